@@ -1,0 +1,59 @@
+# Every target makes its own environment in .venv; nothing but Python >= 3.11 and make is needed before.
+#   make demo            the two-minute tour: samples, then a training with and without augmentation, into demo/
+#   make test            the quick tests and the examples in the docstrings; SLOW=1 adds the slow ones, GPU=1 those for CUDA
+#   make lint            style, types, and the direction of imports
+#   make docs            the documentation, into site/
+
+PYTHON ?= python3 python3.13 python3.12 python3.11
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+MARKERS := $(if $(filter 1,$(SLOW)),,not slow)$(if $(filter 1,$(GPU)),,$(if $(filter 1,$(SLOW)),, and )not gpu)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs clean
+
+help:
+	@sed -n '1,/^$$/p' Makefile | sed -n 's/^# \{0,1\}//p'
+
+demo: $(VENV)/.demo
+	$(BIN)/ubf demo --out demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find ubf_augment tests benchmarks docs -name __pycache__ -type d -exec rm -rf {} + 2>/dev/null || true
+
+# One stamp per extra: a second call finds it and goes straight to work.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/.created
+	@echo "Installing ubf_augment[$*] into $(VENV) (some minutes the first time: PyTorch is large) ..."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(VENV)/.created:
+	@for candidate in $(PYTHON); do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        python="$$candidate"; break; \
+	    fi; \
+	done; \
+	if [ -z "$${python:-}" ]; then \
+	    echo "ubf_augment needs Python 3.11 or newer. Tried: $(PYTHON) (python3 here: $$(python3 --version 2>&1))." >&2; \
+	    echo "Install one, or say where it is: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	fi; \
+	"$$python" -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,215 @@
+"""Train the packaged bundle ``indian-pines``: Indian Pines and AID pictures in one abundance space, on 8×8 patches.
+
+    python benchmarks/bundles/indian_pines.py --data ../shared/data
+
+Everything is fitted on the training blocks of the fixed split ``IndianPines("train", fold=0)``; its validation and test
+blocks are only looked at for the figures of the model card. The RGB pictures are AID scenes (Xia et al. 2017,
+doi:10.1109/TGRS.2017.2685945) of bare land, farmland, forest and meadow, shrunk to about the 20 m pixels of Indian
+Pines and cut to patches; since they have no crop labels they make classes of their own, "AID/Farmland" and so on.
+
+Run the same command again after an interruption: it goes on from ``--workdir``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ubf_augment import HSISynthesizer, UnmixingModel, fcls, mix
+from ubf_augment.datasets import IndianPines
+from ubf_augment.datasets.indian_pines import CLASSES, load_scene
+from ubf_augment.metrics import rmse, sad
+from ubf_augment.mixing import ResidualModel
+
+FOLD, PATCH, PURITY = 0, 8, 0.6
+AID_CLASSES = ("BareLand", "Farmland", "Forest", "Meadow")
+ENDMEMBERS, SIZE = 8, (PATCH, PATCH)
+ZOOM = 3.75  # an AID picture (150 pixels of about 4 m) becomes 30 pixels of 20 m, of which a patch shows 8
+GENERATOR = {"codec": "unshuffle", "factor": 2, "widths": (48, 80), "layers": 1, "attention": (1,), "dropout": 0.1}
+
+
+def main() -> None:
+    """Train, measure, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds rgb/aid150")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/indian-pines"), help="checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("ubf_augment/weights/indian-pines"))
+    parser.add_argument("--steps", type=int, default=6000, help="of the generator")
+    parser.add_argument("--unmixing-steps", type=int, default=1200)
+    parser.add_argument("--pictures", type=int, default=200, help="AID pictures of each class")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    train = IndianPines("train", FOLD)
+    hsis, labels = training_windows(train)
+    print(f"{len(hsis)} windows of the training blocks, {len(AID_CLASSES) * args.pictures} pictures")
+    start = time.monotonic()
+    fitted = HSISynthesizer.fit(
+        hsis, pictures(args.data / "rgb" / "aid150", args.pictures), hsi_labels=labels, workdir=args.workdir,
+        num_endmembers=ENDMEMBERS, size=SIZE, zoom=ZOOM, crops=2, rgb_gamma=1.5, seed=args.seed,
+        unmixing_steps=args.unmixing_steps, unmixing_config={"width": 48, "rgb_width": 32},
+        unmixing_options={"batch_size": 32, "crop": PATCH},
+        generator_config=GENERATOR, generator_steps=args.steps, generator_batch_size=64,
+    )  # fmt: skip
+    synth = finish(fitted, train, time.monotonic() - start)
+    synth.save_pretrained(args.out, dtype="float16")
+    add_picture(HSISynthesizer.from_pretrained(args.out), args.out)
+    size = sum(f.stat().st_size for f in args.out.rglob("*") if f.is_file())
+    print(f"wrote {args.out}: {size / 2**20:.2f} MiB")
+
+
+def training_windows(train: IndianPines) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+    """Every 8×8 window inside the training blocks of which a class of the data set covers 60 %, and its class."""
+    scene, area = load_scene(), train.area
+    values = {CLASSES.index(name) + 1: name for name in train.classes}
+    found, labels = [], []
+    for r in range(area.shape[0] - PATCH + 1):
+        for c in range(area.shape[1] - PATCH + 1):
+            at = slice(r, r + PATCH), slice(c, c + PATCH)
+            if not area[at].all():
+                continue
+            counts = torch.bincount(scene.truth[at].flatten(), minlength=len(CLASSES) + 1)
+            counts[0] = 0
+            best = int(counts.argmax())
+            if best in values and int(counts[best]) >= PURITY * PATCH**2:
+                found.append((scene.image[(slice(None), *at)], scene.wavelengths))
+                labels.append(values[best])
+    return found, labels
+
+
+def pictures(root: Path, count: int) -> dict[str, list[Tensor]]:
+    """The first ``count`` AID pictures of each class, in numerical order."""
+    from PIL import Image
+
+    out = {}
+    for name in AID_CLASSES:
+        files = sorted((root / name).glob("*.jpg"), key=lambda f: int(f.stem.split("_")[-1]))[:count]
+        if not files:
+            raise SystemExit(f"no pictures in {root / name}: give --data, the folder that holds rgb/aid150")
+        arrays = [np.array(Image.open(f).convert("RGB")) for f in files]
+        out[f"AID/{name}"] = [torch.from_numpy(a).movedim(-1, 0) for a in arrays]
+    return out
+
+
+def finish(fitted: HSISynthesizer, train: IndianPines, seconds: float) -> HSISynthesizer:
+    """Residuals of the training windows under their own abundances, and the model card with its figures."""
+    unmixing, e = fitted.unmixing, fitted.endmembers
+    assert unmixing is not None
+    with torch.no_grad():
+        x = torch.stack([train[i]["image"] for i in range(len(train))])
+        residual = ResidualModel.estimate(x - mix(unmixing.unmix(x), e), rank=8)
+    synth = HSISynthesizer(
+        e, fitted.generator, unmixing=unmixing, residual=residual, classes=fitted.classes, rgb_scale=fitted.rgb_scale,
+        rgb_gamma=fitted.rgb_gamma,
+    )  # fmt: skip
+    facts = fitted.card["training"]
+    synth.card = {
+        "name": "indian-pines",
+        "sensor": "AVIRIS (Indian Pines), 200 bands, apparent reflectance",
+        "intended use": "The demo: augmentation of classifiers of 8×8 Indian Pines patches. Not a general crop model.",
+        "data": [
+            "Indian Pines (Baumgardner, Biehl and Landgrebe 2015, doi:10.4231/R7RX991C), training blocks of "
+            f"ubf_augment.datasets.IndianPines(fold={FOLD}) only: {len(facts['hsis'])} windows of 8×8 pixels",
+            f"AID (Xia et al. 2017, doi:10.1109/TGRS.2017.2685945), classes {', '.join(AID_CLASSES)}: "
+            f"{facts['pictures']} patches of 8×8 pixels, 20 m",
+        ],
+        "licence": "Weights: Apache-2.0. Indian Pines: CC BY 3.0. AID: for research; no picture of it is part of the bundle.",
+        "seeds": {"training": fitted.card["settings"]["seed"], "split (fold)": FOLD},
+        "training": {
+            "generator parameters": sum(p.numel() for p in synth.generator.parameters()),
+            "unmixing parameters": sum(p.numel() for p in unmixing.parameters()),
+            "unmixing seconds": round(facts["unmixing_seconds"]),
+            "generator seconds": round(facts["generator_seconds"]),
+            "seconds of the last call": round(seconds),
+            "threads": torch.get_num_threads(),
+            "machine": facts["machine"],
+        },
+        "settings": fitted.card["settings"],
+        "reconstruction": dict(reconstruction(unmixing)),
+        "gamut of the AID pictures": {k: v for k, v in fitted.card["gamut_coverage"].items() if k.startswith("AID/")},
+        "generation": generation(synth),
+        "limits": "Few pixels (9,524) of one scene: generated patches stay close to the training blocks. Red, green and blue "
+        "say nothing of the infrared: spectra of AID patches beyond 700 nm are what the training blocks make likely.",
+    }
+    return synth
+
+
+@torch.no_grad()
+def reconstruction(unmixing: UnmixingModel) -> Iterator[tuple[str, dict[str, float]]]:
+    """RMSE and mean spectral angle (degrees) on the patches of each split: HSI encoder, FCLS, RGB encoder, PCA bound."""
+    train = _images("train")[0]
+    pixels = train.movedim(1, -1).flatten(0, -2)
+    mean = pixels.mean(0)
+    basis = torch.linalg.svd(pixels - mean, full_matrices=False)[2][: len(unmixing.spectra) - 1]
+    e = unmixing.endmembers
+    for split in ("train", "test"):
+        x = _images(split)[0]
+        centred = x - mean.view(1, -1, 1, 1)
+        bound = torch.einsum("kc,kd,bdhw->bchw", basis, basis, centred) + mean.view(1, -1, 1, 1)
+        made = {
+            "hsi_encoder": mix(unmixing.unmix(x), e), "fcls": mix(fcls(x, e), e),
+            "rgb_encoder": mix(unmixing.unmix_rgb(x[:, list(unmixing.rgb_index)]), e), "pca bound": bound,
+        }  # fmt: skip
+        for name, y in made.items():
+            yield f"{split}: {name}", {"rmse": float(rmse(y, x)), "angle": float(sad(y, x))}
+
+
+def generation(synth: HSISynthesizer, per_class: int = 64) -> dict[str, float]:
+    """How useful and how true samples of the crop classes are: a linear classifier, and class means, on the test blocks.
+
+    Accuracies are those of logistic regression on the bands' means and deviations within a patch.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    (x, y), (xt, yt) = _images("train"), _images("test")
+    names = IndianPines("train", FOLD).classes
+    made_y = torch.arange(len(names)).repeat_interleave(per_class)
+    made = synth.sample([names[k] for k in made_y], seed=0)
+
+    def score(*sets: tuple[Tensor, Tensor]) -> float:
+        features = torch.cat([torch.cat([v.mean((2, 3)), v.std((2, 3))], 1) for v, _ in sets])
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced"))
+        model.fit(features.numpy(), torch.cat([k for _, k in sets]).numpy())
+        test = torch.cat([xt.mean((2, 3)), xt.std((2, 3))], 1)
+        return float(model.score(test.numpy(), yt.numpy()))
+
+    a = synth.sample_abundances([names[k] for k in made_y], seed=0)
+    errors = [(made[made_y == k].mean((0, 2, 3)) - xt[yt == k].mean((0, 2, 3))).square() for k in range(len(names))]
+    real = [(x[y == k].mean((0, 2, 3)) - xt[yt == k].mean((0, 2, 3))).square() for k in range(len(names))]
+    return {
+        "test accuracy, trained on real patches": score((x, y)),
+        "test accuracy, trained on generated patches": score((made, made_y)),
+        "test accuracy, trained on both": score((x, y), (made, made_y)),
+        "rmse of class mean spectra, generated against test": float(torch.stack(errors).mean().sqrt()),
+        "rmse of class mean spectra, real training against test": float(torch.stack(real).mean().sqrt()),
+        "smallest abundance": float(a.min()),
+        "largest deviation from sum one": float((a.sum(1) - 1).abs().max()),
+    }
+
+
+def _images(split: str) -> tuple[Tensor, Tensor]:
+    data = IndianPines(split, FOLD)  # type: ignore[arg-type]
+    return torch.stack([data[i]["image"] for i in range(len(data))]), torch.tensor(data.targets)
+
+
+def add_picture(synth: HSISynthesizer, directory: Path) -> None:
+    """Write samples of every class beside the model card and show them in it."""
+    from ubf_augment.report import sample_sheet
+
+    sample_sheet(synth, list(synth.classes), seed=0, path=directory / "samples.png", dpi=80)
+    card = directory / "README.md"
+    title, _, rest = card.read_text(encoding="utf-8").partition("\n\n")
+    card.write_text(f"{title}\n\n![Samples of every class](samples.png)\n\n{rest}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Real scenes as (C, H, W) reflectance with ascending wavelengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ubf_augment import read_hsi
+from ubf_augment.spectra import sort_bands
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image with the abundances and endmembers that ship with it."""
+
+    image: Tensor  # (C, H, W) reflectance
+    wavelengths: Tensor  # (C,) nm
+    abundances: Tensor  # (P, H, W)
+    endmembers: Tensor  # (P, C); only their directions are used
+    materials: tuple[str, ...]
+
+    @property
+    def pixels(self) -> Tensor:
+        """Spectra (N, C)."""
+        return self.image.flatten(1).T
+
+
+def truth(name: str, data: Path) -> Scene:
+    """Jasper Ridge (AVIRIS), Samson, or MUUFL Gulfport (CASI) with shipped truth."""
+    from scipy.io import loadmat
+
+    if name == "Jasper":
+        path, options = "jasper_ridge.mat", {"layout": "c(wh)", "size": (100, 100), "scale": 1 / 5000}
+        selected = loadmat(data / "hsi" / path)["SlectBands"][:, 0].astype(int) - 1
+        nm = loadmat(data / "hsi" / "aviris_wavelengths.mat")["AVIRIS_wavlen"][selected, 0]
+        materials = ("tree", "water", "dirt", "road")
+    elif name == "Samson":
+        path, options = "samson.mat", {"layout": "c(wh)", "size": (95, 95)}
+        nm = np.linspace(401, 889, 156)
+        materials = ("soil", "tree", "water")
+    elif name == "MUUFL":
+        path, options = "muufl.mat", {}
+        nm = np.linspace(368, 1043, 64)
+        materials = ("roof", "grass", "tree", "asphalt", "concrete")
+    else:
+        raise ValueError(f"unknown scene {name!r}")
+    # The two spectrometers of AVIRIS overlap, hence sort_bands.
+    hsi = read_hsi(data / "hsi" / path, key="Y", wavelengths=nm, sort_bands=True, **options)
+    stored = loadmat(data / "hsi" / path)
+    a = torch.from_numpy(stored["label" if name == "MUUFL" else "A"].astype(np.float32))
+    if name == "MUUFL":
+        a = a.movedim(-1, 0)
+    else:  # column-major
+        a = a.view(len(a), hsi.image.shape[2], hsi.image.shape[1]).transpose(1, 2)
+    spectra, _ = sort_bands(torch.from_numpy(stored["M"].T.astype(np.float32)), nm, dim=1)
+    return Scene(hsi.image, hsi.wavelengths, a.contiguous(), spectra, materials)
+
+
+def chikusei(data: Path) -> tuple[Tensor, Tensor]:
+    """Chikusei block 282: (59, 128, 128) reflectance, and wavelengths in nm."""
+    nm = np.linspace(398.71, 698.04, 59)
+    hsi = read_hsi(data / "hsi" / "chikusei_282.mat", key="Y", wavelengths=nm)
+    return hsi.image, hsi.wavelengths
+
+
+def aid(data: Path, size: int, per_class: int) -> Iterator[tuple[str, Tensor]]:
+    """Class by class: name and AID pictures, uint8 (N, 3, size, size), shrunk with antialiasing."""
+    from PIL import Image
+
+    for folder in sorted(p for p in (data / "rgb" / "aid150").iterdir() if p.is_dir()):
+        files = sorted(folder.glob("*.jpg"))
+        pictures = []
+        for path in files[:: max(1, len(files) // per_class)][:per_class]:
+            with Image.open(path) as picture:
+                small = picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS, reducing_gap=None)
+            pictures.append(torch.from_numpy(np.array(small)).movedim(-1, 0))
+        yield folder.name, torch.stack(pictures)
+
+
+SENTINEL2_NM = {
+    "B1": 443, "B2": 490, "B3": 560, "B4": 665, "B5": 705, "B6": 740, "B7": 783, "B8": 842, "B8A": 865, "B9": 945,
+    "B10": 1375, "B11": 1610, "B12": 2190,
+}  # fmt: skip
+EUROSAT_ORDER = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B10", "B11", "B12", "B8A")
+
+
+def eurosat(data: Path) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
+    """EuroSAT: images (120, 13, 64, 64) with ascending bands, labels, wavelengths, class names."""
+    import rasterio
+
+    images, labels = [], []
+    folders = sorted(p for p in (data / "msi" / "eurosat_ms").iterdir() if p.is_dir())
+    for k, folder in enumerate(folders):
+        for path in sorted(folder.glob("*.tif")):
+            with rasterio.open(path) as f:
+                images.append(torch.from_numpy(f.read().astype(np.float32) / 10000))
+            labels.append(k)
+    cube, nm = sort_bands(torch.stack(images), [float(SENTINEL2_NM[b]) for b in EUROSAT_ORDER])
+    return cube, torch.tensor(labels), nm, tuple(f.name for f in folders)
+
+
+def enmap(data: Path) -> tuple[Tensor, Tensor]:
+    """EnMAP, Potsdam: tiles (14, 218, 32, 32) without the six bands that hold no data, and wavelengths."""
+    paths = sorted((data / "hsi" / "enmap_potsdam" / "images").glob("*.tif"))
+    cubes = [read_hsi(path, drop_bands=range(129, 135), sort_bands=True) for path in paths]
+    return torch.stack([c.image for c in cubes]), cubes[0].wavelengths

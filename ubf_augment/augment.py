@@ -1,0 +1,380 @@
+"""UBFAugment: synthetic hyperspectral images inside any training loop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor, nn
+
+from ubf_augment.errors import (
+    BandCountError,
+    MissingLabelError,
+    NoDataError,
+    RadiometryError,
+    ShapeError,
+)
+from ubf_augment.labels import ClassIndex, LabelPolicy, check_labels, draw_labels, relabel, same_label
+from ubf_augment.seeding import derive_seed
+from ubf_augment.sources import AbundanceBank, Draw, ImageSource
+from ubf_augment.strategies import CLASS_STRATEGIES, STRATEGIES, SpectralVariation, append_rows
+from ubf_augment.synthesis import HSISynthesizer
+
+Strategy = Literal["generate", "bank", "edit", "fuse", "vary", "auto"]
+_AUTO = {"vary": 2.0, "generate": 1.0, "edit": 1.0, "fuse": 1.0, "bank": 1.0}
+
+
+class _Result(NamedTuple):
+    image: Tensor
+    label: Tensor | None
+    synthetic: Tensor  # (B,) bool
+    appended: Tensor  # rows whose synthetic siblings were appended
+
+
+class UBFAugment(nn.Module):
+    """Replace a share of each batch by synthetic images, or append them. Batch in, batch out.
+
+    Images are reflectance (B, C, H, W) on the bands of ``synth``, in its units: put this module *before* any
+    normalisation. Call it with a sample dict, ``augment({"image": x, "label": y})`` (the other keys pass
+    through and ``"is_synthetic"``, bool (B,), is added), or with a pair, ``augment(x, y)`` or ``augment((x,
+    y))``. Images keep their size, type and device; nothing that was passed in is written to; without a
+    replacement the same tensors come back.
+
+    Strategies, each per image:
+
+    - ``"generate"``: a new scene, drawn from the generator for the class, decoded, residual model added.
+    - ``"bank"``: a labelled RGB picture of the class, unmixed and decoded, residual model added.
+    - ``"edit"``: the image's own abundances, partly noised and denoised; its residual is kept.
+    - ``"fuse"``: joined to another image of the same label in the batch under a smooth mask (see
+      `strategies.fuse`).
+    - ``"vary"``: the image with varied endmember spectra and brightness; its residual is kept. Needs no
+      label.
+    - a mapping of weights, ``{"vary": 0.7, "generate": 0.3}``: one strategy drawn per image.
+    - ``"auto"``: all that ``synth`` and ``bank`` permit, ``vary`` twice as often as each of the others.
+
+    A strategy is drawn among those that can serve the image: ``generate`` and ``bank`` need a class they
+    know, ``edit`` too if the generator is conditional, ``fuse`` needs a partner in the batch. An image that
+    none can serve stays real.
+
+    Soft labels (B, K) are read as class probabilities: ``generate`` and ``bank`` draw the class of a scene
+    from them and the soft label is kept.
+
+    Randomness follows torch's global generator, or with ``seed`` the module's own stream: the result then
+    depends on the seed and the number of calls so far (kept by ``state_dict``), and inside a DataLoader
+    worker on the worker's seed.
+
+    The synthesizer is shared, not copied, and is no submodule: its weights appear neither in ``parameters()``
+    nor in ``state_dict()``, ``train()`` and ``half()`` do not reach it; it follows the batch's device on
+    first use.
+
+    Args:
+        synth: the source of images; see `HSISynthesizer.adapt` for a new sensor.
+        p: probability of each image to be replaced (or, appended, to get a synthetic sibling).
+        strategy: see above.
+        labels: ``"keep"`` draws each scene from the class of the image it stands for, so class counts stay
+            exact; ``"balance"`` lets ``generate`` and ``bank`` draw whatever class was seen least so far; a
+            tensor gives (K,) class probabilities.
+        placement: ``"replace"``, or ``"append"``: the batch grows, real images first.
+        classes: names of the user's classes in label order; None if labels are the synthesizer's own indices.
+        class_map: user's name → synthesizer's name, where they differ. A class without counterpart stays
+            real.
+        strict: raise on a class without counterpart.
+        bank: class → uint8 (N, 3, H, W) RGB pictures.
+        seed: of the module's own random stream.
+        strength: of ``edit``, from 0 (nothing) to 1 (a new scene).
+        endmember_std: of ``vary``, log-gain per endmember, smooth along the wavelength.
+        brightness_std: of ``vary``, log-gain per image.
+        correlation_nm: of ``vary``, correlation length along the wavelength in nm.
+        residual: add the residual model to ``generate`` and ``bank``.
+        sample_options: options of the generator for ``generate``, such as ``{"steps": 5}``.
+        image_key: of the image in a sample dict.
+        label_key: of the label.
+
+    Raises:
+        ValueError: if an option is out of range or contradicts another.
+        UnknownClassError: if ``class_map`` or ``bank`` names an unknown class, or (strict) a class stays
+            unmatched.
+
+    >>> synth = HSISynthesizer.from_pretrained("aid-chikusei")  # doctest: +SKIP
+    >>> augment = UBFAugment(synth, classes=["Sea", "Crop"], class_map={"Crop": "Farmland"})  # doctest: +SKIP
+    >>> batch = augment({"image": x, "label": y})  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        synth: HSISynthesizer,
+        p: float = 0.5,
+        *,
+        strategy: Strategy | Mapping[str, float] = "generate",
+        labels: Literal["keep", "balance"] | Tensor | Sequence[float] = "keep",
+        placement: Literal["replace", "append"] = "replace",
+        classes: Sequence[str] | None = None,
+        class_map: Mapping[str, str] | None = None,
+        strict: bool = False,
+        bank: Mapping[str, Tensor] | Mapping[int, Tensor] | None = None,
+        seed: int | None = None,
+        strength: float = 0.5,
+        endmember_std: float = 0.2,
+        brightness_std: float = 0.2,
+        correlation_nm: float = 200.0,
+        residual: bool = True,
+        sample_options: Mapping[str, Any] | None = None,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p}")
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must lie in [0, 1], got {strength}")
+        if placement not in ("replace", "append"):
+            raise ValueError(f"placement must be 'replace' or 'append', got {placement!r}")
+        self.p, self.placement, self.seed = p, placement, seed
+        self.image_key, self.label_key = image_key, label_key
+        self.index = ClassIndex.match(synth.classes, classes, class_map, strict)
+        # A plain object: the synthesizer is no submodule, see the class docstring.
+        self.source = ImageSource(
+            synth,
+            None if bank is None else AbundanceBank(bank, self.index, synth.classes),
+            SpectralVariation(synth.wavelengths, endmember_std, brightness_std, correlation_nm),
+            strength,
+            residual,
+            sample_options,
+        )
+        self.weights = self._weights(strategy)
+        self._can = {s: self.source.serves(s, self.index) for s in self.weights}
+        self._free = torch.tensor([s in CLASS_STRATEGIES for s in self.weights] + [False])
+        self.policy = LabelPolicy(
+            labels, self.index, {s: self._can[s] for s in self.weights if s in CLASS_STRATEGIES}
+        )
+        self.calls = 0
+        if (
+            self.index.names
+            and "fuse" not in self.weights
+            and not any(can.any() for can in self._can.values())
+        ):
+            warnings.warn(
+                f"no image will be replaced: {', '.join(self.weights)} can make none of your classes "
+                f"{', '.join(self.index.names)}; class_map can match them with {', '.join(synth.classes)}",
+                stacklevel=2,
+            )
+
+    # ---- options -------------------------------------------------------------------------------------------
+
+    def _weights(self, strategy: str | Mapping[str, float]) -> dict[str, float]:
+        """Relative weight of each strategy; raises where one cannot work with this synthesizer."""
+        missing = self.source.impossible()
+        if isinstance(strategy, str) and strategy == "auto":
+            return {s: w for s, w in _AUTO.items() if s not in missing}
+        weights = {strategy: 1.0} if isinstance(strategy, str) else {s: float(w) for s, w in strategy.items()}
+        for s, w in weights.items():
+            if s not in STRATEGIES:
+                raise ValueError(f"no strategy {s!r}; there are {', '.join(STRATEGIES)} and auto")
+            if not 0 <= w < float("inf"):
+                raise ValueError(f"the weight of strategy {s!r} must be ≥ 0, got {w}")
+            if s in missing:
+                raise ValueError(f"strategy {s!r} cannot work here: {missing[s]}")
+        weights = {s: w for s, w in weights.items() if w > 0}
+        if not weights:
+            raise ValueError("give at least one strategy a weight > 0")
+        return weights
+
+    # ---- call ----------------------------------------------------------------------------------------------
+
+    @property
+    def synth(self) -> HSISynthesizer:
+        """The source of images."""
+        return self.source.synth
+
+    def forward(self, *inputs: Any) -> Any:
+        """Augment a sample dict, a pair (image, label), or an image alone where only ``vary`` is used.
+
+        Raises:
+            MissingLabelError: if a strategy needs labels and none are given.
+            TypeError: if the input is none of these.
+            ShapeError: if images are not (B, C, H, W), or labels do not fit them.
+            BandCountError, NoDataError, RadiometryError: for images that the synthesizer cannot serve.
+            LabelError: if a label is out of range.
+        """
+        sample = inputs[0] if len(inputs) == 1 else inputs
+        if isinstance(sample, Mapping):
+            return self._forward_dict(sample)
+        if isinstance(sample, Tensor):
+            return self._augment(sample, None).image
+        values = list(sample) if isinstance(sample, list | tuple) else [sample]
+        if not 1 <= len(values) <= 2 or not all(isinstance(v, Tensor) for v in values):
+            raise TypeError(
+                f"UBFAugment takes {{{self.image_key!r}: x, {self.label_key!r}: y}}, (x, y) or x, y; "
+                f"got {', '.join(type(v).__name__ for v in values)}"
+            )
+        result = self._augment(values[0], values[1] if len(values) == 2 else None)
+        pair = [result.image, result.label][: len(values)]
+        return pair if isinstance(sample, list) else tuple(pair)
+
+    def _forward_dict(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        x, y = sample.get(self.image_key), sample.get(self.label_key)
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"the sample has no tensor under {self.image_key!r}: set image_key to one of its keys "
+                f"{', '.join(map(str, sample))}"
+            )
+        result = self._augment(x, y)
+        out = dict(sample)
+        if len(result.appended):
+            out = {key: append_rows(value, result.appended, len(x)) for key, value in sample.items()}
+        out[self.image_key], synthetic = result.image, result.synthetic
+        if y is not None:
+            out[self.label_key] = result.label
+        if isinstance(before := sample.get("is_synthetic"), Tensor):  # from a data set with synthetic images
+            synthetic = synthetic | append_rows(before.bool(), result.appended, len(x)).to(synthetic.device)
+        return {**out, "is_synthetic": synthetic}
+
+    @torch.no_grad()
+    def _augment(self, x: Tensor, y: Tensor | None) -> _Result:
+        self._check_images(x)
+        labels, rng = self._read_labels(y, len(x)), self._next_generator()
+        hard = torch.full((len(x),), -1) if labels is None else draw_labels(labels, rng)
+        partners = torch.zeros(len(x), len(x), dtype=torch.bool) if labels is None else same_label(labels)
+        plan = self._plan(hard, partners, rng)
+        target, rows = self._targets(hard, plan, rng), (plan >= 0).nonzero()[:, 0]
+        if not len(rows):
+            return _Result(x, y, (plan >= 0).to(x.device), rows)
+        with torch.autocast(x.device.type, enabled=False):
+            new = self._synthesise(x, rows, plan[rows], target[rows], partners, rng)
+        changed = self._free[plan[rows]] & (self.policy.mode != "keep")
+        if self.placement == "append":
+            synthetic = torch.arange(len(x) + len(rows), device=x.device) >= len(x)
+            if y is not None:
+                y = torch.cat([y, relabel(y[rows.to(y.device)], target[rows], changed)])
+            return _Result(torch.cat([x, new]), y, synthetic, rows)
+        if y is not None and changed.any():
+            at = rows.to(y.device)
+            y = y.index_copy(0, at, relabel(y[at], target[rows], changed))
+        return _Result(x.index_copy(0, rows.to(x.device), new), y, (plan >= 0).to(x.device), rows[:0])
+
+    # ---- parameters ----------------------------------------------------------------------------------------
+
+    def _next_generator(self) -> torch.Generator:
+        """A CPU generator for this call."""
+        if self.seed is None:
+            return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        keys = [self.calls]
+        self.calls += 1
+        if (worker := torch.utils.data.get_worker_info()) is not None:
+            keys.append(worker.seed)  # the copies in the workers, and those of the next epoch, must differ
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            keys.append(torch.distributed.get_rank())
+        return torch.Generator().manual_seed(derive_seed(self.seed, *keys))
+
+    def _plan(self, hard: Tensor, partners: Tensor, rng: torch.Generator) -> Int64[Tensor, " b"]:
+        """Which of ``self.weights`` each image undergoes, -1 for none."""
+        serves = []
+        for s in self.weights:
+            if s == "fuse":
+                serves.append(partners.any(1))
+            else:
+                serves.append(self._can[s][hard] if len(self._can[s]) and (hard >= 0).all() else hard >= hard)
+        weight = torch.stack(serves, 1) * torch.tensor(list(self.weights.values()), dtype=torch.float64)
+        chosen = (torch.rand(len(hard), generator=rng) < self.p) & (weight.sum(1) > 0)
+        plan = torch.full_like(hard, -1)
+        if chosen.any():
+            plan[chosen] = torch.multinomial(weight[chosen], 1, generator=rng)[:, 0]
+        return plan
+
+    def _targets(self, hard: Tensor, plan: Tensor, rng: torch.Generator) -> Int64[Tensor, " b"]:
+        """The class of each synthetic image."""
+        target, free = hard.clone(), self._free[plan]
+        if self.policy.mode == "keep":
+            return target
+        kept = hard[~free] if self.placement == "replace" else torch.cat([hard, hard[(plan >= 0) & ~free]])
+        self.policy.count(kept)
+        for i, s in enumerate(self.weights):
+            rows = ((plan == i) & free).nonzero()[:, 0]
+            target[rows] = self.policy.draw(len(rows), self._can[s], rng)
+        return target
+
+    def _synthesise(
+        self, x: Tensor, rows: Tensor, plan: Tensor, target: Tensor, partners: Tensor, rng: torch.Generator
+    ) -> Float[Tensor, "n c h w"]:
+        """The synthetic images of ``rows``, in the type of x."""
+        new = x.new_empty((len(rows), *x.shape[1:]))
+        for i, s in enumerate(self.weights):
+            mine = (plan == i).nonzero()[:, 0]
+            if len(mine):
+                at, classes = rows[mine], target[mine]
+                known = (classes >= 0) & bool(self.index.num_classes)
+                source = torch.where(known, self.index.source[classes * known] if known.any() else -1, -1)
+                draw = Draw(x[at.to(x.device)].float(), at, classes, source, x, partners, rng)
+                new[mine.to(x.device)] = self.source.make(s, draw).to(x.dtype)
+        return new
+
+    # ---- checks and state ----------------------------------------------------------------------------------
+
+    def _check_images(self, x: Tensor) -> None:
+        if x.ndim != 4:
+            raise ShapeError(
+                f"images must be a batch (B, C, H, W), got {tuple(x.shape)}: add a batch axis, x[None]"
+            )
+        if not x.is_floating_point():
+            raise RadiometryError(
+                f"images are {x.dtype}: convert them to float reflectance first, x.float() * scale"
+            )
+        if x.shape[1] != self.synth.num_bands:
+            raise BandCountError(
+                f"images have {x.shape[1]} bands, the synthesizer {self.synth.num_bands}: bring it to "
+                "your sensor with synth.adapt(images, wavelengths=…), or resample the images to its bands"
+            )
+        bad = ~torch.isfinite(x)
+        if bad.any():
+            i = int(bad.flatten(1).any(1).nonzero()[0])
+            raise NoDataError(
+                f"image {i} of the batch has {int(bad[i].any(0).sum())} pixels with NaN or infinite values: "
+                "fill or drop them first"
+            )
+
+    def _read_labels(self, y: Any, batch: int) -> Shaped[Tensor, "b *k"] | None:
+        """Checked labels on the CPU, or None where no strategy needs them."""
+        needed = set(self.weights) != {"vary"}
+        if y is None and needed:
+            raise MissingLabelError(
+                f"strategy {', '.join(self.weights)} needs the labels of the images: call "
+                f"augment({{{self.image_key!r}: x, {self.label_key!r}: y}}) or augment(x, y). Kornia's "
+                "containers hand on the image alone: put UBFAugment before them, "
+                "nn.Sequential(augment, AugmentationSequential(…, data_keys=None))"
+            )
+        if y is None or not (needed or self.synth.class_endmembers):
+            return None
+        if not isinstance(y, Tensor):
+            raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
+        classes = self.index.num_classes
+        if not classes and y.numel():  # a synthesizer without classes: labels only say what belongs together
+            classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
+        return check_labels(y, batch, classes)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The state of the random stream and the class counts."""
+        return {"calls": self.calls, "counts": self.policy.counts.clone()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ValueError: if it was saved with another number of classes.
+        """
+        counts = state["counts"]
+        if counts.shape != self.policy.counts.shape:
+            raise ValueError(
+                f"the state is of {len(counts)} classes, this module has {len(self.policy.counts)}"
+            )
+        self.calls, self.policy.counts = int(state["calls"]), counts.clone().cpu()
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        weights = ", ".join(f"{s}: {w:g}" for s, w in self.weights.items())
+        return (
+            f"p={self.p}, strategy={{{weights}}}, labels={self.policy.mode!r}, placement={self.placement!r}, "
+            f"seed={self.seed}"
+        )

@@ -1,0 +1,7 @@
+"""Data sets: synthetic images, real ones filled up with them, Indian Pines, folders of files."""
+
+from ubf_augment.datasets.folder import HSIFolder
+from ubf_augment.datasets.indian_pines import IndianPines
+from ubf_augment.datasets.synthetic import SyntheticHSIDataset, balance
+
+__all__ = ["HSIFolder", "IndianPines", "SyntheticHSIDataset", "balance"]

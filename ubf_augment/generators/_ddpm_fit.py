@@ -1,0 +1,182 @@
+"""The training stages of `DDPM`: codec (encoder in closed form, decoder by descent), then denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ubf_augment import seeding
+from ubf_augment.generators.codec import AbundanceAutoencoder
+from ubf_augment.generators.maps import as_abundances, dihedral, num_symmetries
+from ubf_augment.seeding import derive_seed
+from ubf_augment.training import EMA, History, fit_loop, launch, make_fabric, warmup_constant, warmup_cosine
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from ubf_augment.generators.ddpm import DDPM
+
+_CHUNK = 256
+_ON_DEVICE_BYTES = 1 << 32  # larger sets of maps stay where they are and are moved batch by batch
+
+
+def fit_ddpm(
+    model: DDPM,
+    maps: Tensor,
+    labels: Tensor | None,
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float | None,
+    seed: int,
+    fabric: Fabric | None,
+    checkpoint: Path | None,
+    augment: bool,
+    progress: bool,
+    codec_steps: int | None = None,
+    codec_lr: float = 2e-3,
+    codec_batch_size: int = 32,
+    warmup: int = 500,
+    lr_schedule: Literal["cosine", "constant"] = "cosine",
+    weight_decay: float = 0.01,
+    ema_decay: float = 0.9995,
+    save_every_s: float = 120.0,
+) -> History:
+    """Fit the codec's encoder (once), its decoder, then the denoiser; the last two resume on their own.
+
+    A model that was fitted before keeps its encoder, so that its denoiser stays valid.
+
+    Options of `DDPM.fit`:
+        codec_steps: steps of the learned decoder; None: 1500 if it is new, 0 if it was fitted before.
+        codec_lr, codec_batch_size: of the codec.
+        warmup, lr_schedule, weight_decay, ema_decay: of the denoiser (lr defaults to 5e-4).
+        save_every_s: seconds between checkpoints.
+    """
+    fabric = launch(make_fabric() if fabric is None else fabric)
+    common: dict[str, Any] = {"fabric": fabric, "progress": progress, "save_every_s": save_every_s}
+    ops = num_symmetries(model.size) if augment else 1
+    model.to(fabric.device)
+    if maps.nbytes <= _ON_DEVICE_BYTES:
+        maps = maps.to(fabric.device)
+    new = not bool(model.codec.ready)
+    if checkpoint is not None and checkpoint.exists():  # equal eigenvalues leave the basis open: take its own
+        _restore_codec(model, checkpoint)
+    elif new:
+        model.codec.fit_linear(_sampled(maps, ops, fabric.device))
+    extra: dict[str, Any] = {}
+    if isinstance(model.codec, AbundanceAutoencoder):
+        codec_steps = (1500 if new else 0) if codec_steps is None else codec_steps
+        if codec_steps:
+            path = None if checkpoint is None else codec_checkpoint(checkpoint)
+            common.update(steps=codec_steps, batch_size=codec_batch_size, checkpoint=path)
+            extra["codec"] = fit_decoder(
+                model.codec, maps, ops, lr=codec_lr, seed=derive_seed(seed, 10), **common
+            ).to_dict()
+
+    def loss_fn(denoiser: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        op = torch.randint(ops, (len(indices),), generator=generator)
+        y = None if labels is None else labels[indices]
+        with torch.no_grad():
+            codes = model.codec.encode(dihedral(as_abundances(_chosen(maps, indices)), op).to(fabric.device))
+        return model.denoising_loss(denoiser, codes, y, generator)
+
+    net = model.denoiser
+    optimizer = torch.optim.AdamW(
+        net.parameters(),
+        lr=5e-4 if lr is None else lr,
+        betas=(0.9, 0.99),
+        weight_decay=weight_decay,
+        fused=True,
+    )
+    ema = EMA(net, ema_decay)
+    schedule = warmup_cosine(steps, warmup) if lr_schedule == "cosine" else warmup_constant(warmup)
+    common.update(steps=steps, batch_size=batch_size, checkpoint=checkpoint, frozen=model.codec)
+    history = fit_loop(
+        net, optimizer, loss_fn, num_items=len(maps), seed=seed, ema=ema, schedule=schedule,
+        description="denoiser", **common,
+    )  # fmt: skip
+    ema.copy_to(net)
+    model.eval()
+    history.extra.update(extra)
+    return history
+
+
+def codec_checkpoint(path: Path) -> Path:
+    """Where the codec's stage keeps its checkpoint, beside the denoiser's."""
+    return path.with_name(f"{path.stem}.codec{path.suffix}")
+
+
+def fit_decoder(
+    codec: AbundanceAutoencoder,
+    maps: Tensor,
+    ops: int,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    fabric: Fabric,
+    **common: Any,
+) -> History:
+    """Train the codec's decoder on noisy codes; its averaged weights stay in ``codec``."""
+
+    def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        op = torch.randint(ops, (len(indices),), generator=generator)
+        a = dihedral(as_abundances(_chosen(maps, indices)), op).to(fabric.device)
+        shape = (len(a), codec.channels, a.shape[2] // codec.factor, a.shape[3] // codec.factor)
+        return cast(Tensor, module(a, seeding.randn(shape, generator, fabric.device)))
+
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    ema = EMA(codec, 0.998)
+    schedule = warmup_cosine(steps, min(100, steps // 10))
+    history = fit_loop(
+        codec, optimizer, loss_fn, num_items=len(maps), steps=steps, seed=seed, ema=ema, schedule=schedule,
+        fabric=fabric, description="decoder", **common,
+    )  # fmt: skip
+    ema.copy_to(codec)
+    return history
+
+
+def _sampled(maps: Tensor, ops: int, device: torch.device) -> Iterator[Tensor]:
+    """Give batches of at most about 4096 evenly chosen maps, their symmetries in turn."""
+    chosen = maps[:: max(1, len(maps) // 4096)]
+    for start in range(0, len(chosen), _CHUNK):
+        part = chosen[start : start + _CHUNK]
+        yield dihedral(as_abundances(part), torch.arange(len(part)) % ops).to(device)
+
+
+def _chosen(maps: Tensor, indices: Tensor) -> Tensor:
+    return maps[indices.to(maps.device)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _restore_codec(model: DDPM, path: Path) -> None:
+    try:
+        model.codec.load_state_dict(_read(path)["frozen"])
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint {path} belongs to a model of another configuration: give another path, delete the "
+            f"file, or build the model as it was ({error})"
+        ) from error
+
+
+def load_average(model: DDPM, path: Path) -> int:
+    """Write codec and averaged denoiser of a training checkpoint into ``model``."""
+    state = _read(path)
+    average, codec = (state.get("ema") or {}).get("average", {}), state.get("frozen")
+    parameters = dict(model.denoiser.named_parameters())
+    if codec is None or {k: v.shape for k, v in average.items()} != {
+        k: v.shape for k, v in parameters.items()
+    }:
+        raise ValueError(f"{path} is not a denoiser checkpoint of a model of this configuration")
+    model.codec.load_state_dict(codec)
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(average[name])
+    return int(state["step"])

@@ -1,0 +1,10 @@
+"""Read and write hyperspectral images: GeoTIFF and ENVI (rasterio), MATLAB v5 (scipy) and v7.3 (h5py), NumPy.
+
+Whatever the file, `read_hsi` gives float32 reflectance (C, H, W) with wavelengths in nm, ascending, and a
+mask of valid pixels; nothing is clipped, rescaled, reordered or dropped unless the call says so.
+"""
+
+from ubf_augment.io.image import HSI, list_hsi, read_hsi
+from ubf_augment.io.writing import write_hsi
+
+__all__ = ["HSI", "list_hsi", "read_hsi", "write_hsi"]

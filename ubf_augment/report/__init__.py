@@ -1,0 +1,23 @@
+"""Pictures of hyperspectral images: pseudo-RGB, abundance maps, spectra, and sheets that combine them.
+
+Everything in one figure shares one stretch: a reflectance scale and a display gamma that are written into
+the figure. No image is stretched by its own minimum and maximum, so brightness can be compared across a
+figure. Figures are matplotlib objects without pyplot's global state; ``path`` writes them as PNG, or whatever
+its suffix says.
+"""
+
+from ubf_augment.report.display import Display, pseudo_rgb
+from ubf_augment.report.figures import abundance_grid, endmember_plot, image_grid, spectra_plot
+from ubf_augment.report.sheets import comparison_sheet, draw_sheet, sample_sheet
+
+__all__ = [
+    "Display",
+    "abundance_grid",
+    "comparison_sheet",
+    "draw_sheet",
+    "endmember_plot",
+    "image_grid",
+    "pseudo_rgb",
+    "sample_sheet",
+    "spectra_plot",
+]

@@ -1,0 +1,110 @@
+"""The abundance simplex: abundances are non-negative (ANC) and sum to one (ASC) over the endmember axis."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ubf_augment.errors import SimplexError
+
+
+def check(a: Float[Tensor, "..."], dim: int = 1, atol: float = 1e-5) -> None:
+    """Verify ANC (a ≥ −atol) and ASC (abs(Σₚ aₚ − 1) ≤ atol).
+
+    Args:
+        a: abundances, any shape, endmembers on axis ``dim``.
+        dim: the endmember axis.
+        atol: largest violation that is accepted.
+
+    Raises:
+        SimplexError: naming the worst violation and its position.
+
+    >>> check(torch.tensor([[0.25, 0.75]]))
+    >>> check(torch.tensor([[0.5, 0.6]]))
+    Traceback (most recent call last):
+    ...
+    ubf_augment.errors.SimplexError: abundances sum to 1.1 at index (0,), not to 1: close them with simplex.closure or \
+simplex.project
+    """
+    if a.numel() == 0:
+        return
+    if not torch.isfinite(a).all():
+        raise SimplexError("abundances hold NaN or infinite values: mask nodata pixels before unmixing")
+    if (low := float(a.min())) < -atol:
+        raise SimplexError(
+            f"an abundance is negative ({low:.3g} at index {_where(a, a.argmin())}): use simplex.project"
+        )
+    total = a.sum(dim)
+    error = (total - 1).abs()
+    if float(error.max()) > atol:
+        flat = error.argmax()
+        raise SimplexError(
+            f"abundances sum to {float(total.flatten()[flat]):.6g} at index {_where(total, flat)}, not to 1: "
+            "close them with simplex.closure or simplex.project"
+        )
+
+
+def _where(x: Tensor, flat: Tensor) -> tuple[int, ...]:
+    return tuple(int(i) for i in torch.unravel_index(flat, x.shape))
+
+
+def closure(a: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
+    """Divide by the sum: aₚ / Σ_q a_q, for non-negative input (Aitchison 1986, doi:10.1007/978-94-009-4109-0).
+
+    Raises:
+        SimplexError: if a value is negative or not finite, or a pixel sums to zero (its composition is undefined).
+
+    >>> closure(torch.tensor([[1.0, 3.0]]))
+    tensor([[0.2500, 0.7500]])
+    """
+    total = a.sum(dim, keepdim=True)
+    if a.numel() and not (float(a.min()) >= 0 and 0 < float(total.min()) <= float(total.max()) < float("inf")):
+        raise SimplexError("closure needs finite non-negative parts with a positive sum: use simplex.project instead")
+    return a / total
+
+
+def project(v: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
+    """Project onto the simplex exactly: argmin over a of ‖a − v‖² with a ≥ 0 and Σₚ aₚ = 1.
+
+    The solution is a = max(v − τ, 0), τ found by sorting (Held et al. 1974, doi:10.1007/BF01580223;
+    Duchi et al. 2008, doi:10.1145/1390156.1390191). A pixel with NaN or infinite values becomes NaN, which `check` reports.
+
+    >>> project(torch.tensor([[2.0, 0.0, -1.0]]))
+    tensor([[1., 0., 0.]])
+    >>> project(torch.tensor([[0.5, 0.5, 0.5]])).sum().item()
+    1.0
+    """
+    u = v.movedim(dim, -1)
+    u = u - u.amax(-1, keepdim=True)  # the projection ignores a common shift; this keeps rounding small
+    ordered, _ = u.sort(dim=-1, descending=True)
+    excess = ordered.cumsum(-1) - 1
+    rank = torch.arange(1, u.shape[-1] + 1, device=u.device, dtype=u.dtype)
+    support = (ordered * rank > excess).sum(-1, keepdim=True).clamp_min(1)  # 0 only where NaN compares false
+    tau = excess.gather(-1, support - 1) / support.to(u.dtype)
+    return (u - tau).clamp_min(0).movedim(-1, dim)
+
+
+def from_logits(z: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
+    """Softmax parametrisation: aₚ = exp(zₚ) / Σ_q exp(z_q), always inside the simplex.
+
+    >>> from_logits(torch.zeros(1, 4))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+    return torch.softmax(z, dim)
+
+
+def to_logits(a: Float[Tensor, "..."], dim: int = 1, eps: float = 1e-6) -> Float[Tensor, "..."]:
+    """Centred log-ratio zₚ = log aₚ − mean_q log a_q, the inverse of `from_logits` up to a shift.
+
+    Args:
+        a: abundances.
+        dim: the endmember axis.
+        eps: floor under each abundance, since log 0 is not finite.
+
+    >>> a = torch.tensor([[0.1, 0.2, 0.7]])
+    >>> bool(torch.allclose(from_logits(to_logits(a)), a))
+    True
+    """
+    log = a.clamp_min(eps).log()
+    return log - log.mean(dim, keepdim=True)

@@ -1,0 +1,190 @@
+"""What `UBFAugment` does to images: each strategy draws its parameters apart from applying them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from ubf_augment import simplex
+from ubf_augment.mixing import mix
+from ubf_augment.seeding import Generators, randn
+from ubf_augment.spectra import Wavelengths, check_wavelengths
+
+STRATEGIES = ("generate", "bank", "edit", "fuse", "vary")
+"""Names of the strategies that one image can undergo."""
+CLASS_STRATEGIES = ("generate", "bank")
+"""Those that draw a whole scene from a class; the others keep the image's label by construction."""
+
+
+def resize_maps(a: Float[Tensor, "b p h w"], size: tuple[int, int]) -> Float[Tensor, "b p h2 w2"]:
+    """Resize abundance maps; bilinear with antialiasing is a convex combination, so the simplex is kept.
+
+    Args:
+        a: abundances.
+        size: (H, W) wanted.
+
+    >>> resize_maps(torch.tensor([0.25, 0.75]).view(1, 2, 1, 1), (4, 4)).sum(1).unique().tolist()
+    [1.0]
+    """
+    if tuple(a.shape[-2:]) == tuple(size):
+        return a
+    return F.interpolate(a, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+class SpectralVariation:
+    """Smooth random gains on endmember spectra: E' = E ∘ exp(g + s).
+
+    g[p, λ] is a Gaussian process along the wavelength, one per endmember, with covariance
+    σ² exp(−(λ − λ')² / (2 ℓ²)); s ~ N(0, τ²) is one brightness (illumination) per image. Endmember
+    variability as smooth spectral gains follows the extended and generalised linear mixing models (Drumetz et
+    al. 2016, doi:10.1109/TIP.2016.2579259; Imbiriba et al. 2018, doi:10.1109/TGRS.2018.2852560).
+
+    Args:
+        wavelengths: band centres in nm.
+        endmember_std: σ, standard deviation of the log-gain of an endmember.
+        brightness_std: τ, standard deviation of the log-gain of an image.
+        correlation_nm: ℓ in nm.
+
+    Raises:
+        ValueError: if a deviation is negative or ℓ is not positive.
+
+    >>> gains = SpectralVariation([500, 510, 900]).draw(1, 2, torch.Generator().manual_seed(0))
+    >>> gains.shape, bool((gains > 0).all()), bool((gains[..., 0] / gains[..., 1] - 1).abs().max() < 0.1)
+    (torch.Size([1, 2, 3]), True, True)
+    """
+
+    def __init__(
+        self,
+        wavelengths: Wavelengths,
+        endmember_std: float = 0.2,
+        brightness_std: float = 0.2,
+        correlation_nm: float = 200.0,
+    ) -> None:
+        if endmember_std < 0 or brightness_std < 0 or not correlation_nm > 0:
+            raise ValueError("the standard deviations must be ≥ 0 and the correlation length in nm > 0")
+        nm = check_wavelengths(wavelengths)
+        distance = (nm[:, None] - nm[None]) / correlation_nm
+        values, vectors = torch.linalg.eigh(torch.exp(-0.5 * distance.square()))
+        self._root = (vectors * values.clamp_min(0).sqrt() * endmember_std).float()
+        self._brightness_std = brightness_std
+
+    def draw(self, n: int, endmembers: int, generator: Generators = None) -> Float[Tensor, "n p c"]:
+        """Draw gains exp(g + s) for ``n`` images, on the CPU."""
+        bands = len(self._root)
+        z = randn((n, endmembers * bands + 1), generator)
+        g: Tensor = z[:, :-1].view(n, endmembers, bands) @ self._root.T
+        return (g + self._brightness_std * z[:, -1, None, None]).exp()
+
+
+def vary(
+    x: Float[Tensor, "b c h w"],
+    a: Float[Tensor, "b p h w"],
+    spectra: Float[Tensor, "*b p c"],
+    gains: Float[Tensor, "b p c"],
+) -> Float[Tensor, "b c h w"]:
+    """Give an image varied endmembers and keep its residual: x' = x + (E' − E)ᵀ a with E' = E ∘ gains.
+
+    Where the linear model does not explain a pixel, the pixel keeps what it has; a zero (shade) endmember
+    stays zero.
+
+    Args:
+        x: reflectance.
+        a: abundances of x.
+        spectra: E, (P, C) or one set per image (B, P, C).
+        gains: > 0, from `SpectralVariation`.
+
+    >>> x, a = torch.full((1, 2, 1, 1), 0.3), torch.full((1, 1, 1, 1), 1.0)
+    >>> vary(x, a, torch.tensor([[0.2, 0.0]]), torch.full((1, 1, 2), 1.5)).flatten().tolist()
+    [0.4000000059604645, 0.30000001192092896]
+    """
+    return x + mix(a, spectra * (gains - 1))
+
+
+def draw_masks(
+    n: int,
+    size: tuple[int, int],
+    generator: Generators = None,
+    device: torch.device | str = "cpu",
+    cells: int = 3,
+    sharpness: float = 4.0,
+) -> Float[Tensor, "n 1 h w"]:
+    """Draw smooth random masks in [0, 1]: the sigmoid of coarse Gaussian noise, enlarged bilinearly.
+
+    Args:
+        n: number of masks.
+        size: (H, W).
+        generator: one, or one per mask.
+        device: of the result.
+        cells: the noise has ``cells + 1`` nodes per axis.
+        sharpness: how fast a mask goes from one image to the other.
+
+    >>> draw_masks(2, (8, 8), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 8, 8])
+    """
+    z = randn((n, 1, cells + 1, cells + 1), generator, device)
+    return torch.sigmoid(sharpness * F.interpolate(z, size, mode="bilinear", align_corners=True))
+
+
+def draw_partners(candidates: Tensor, generator: torch.Generator) -> Int64[Tensor, " n"]:
+    """One partner per row of a bool matrix (N, B), uniformly among the True entries; each row needs one."""
+    return torch.multinomial(candidates.double(), 1, generator=generator)[:, 0]
+
+
+def fuse(
+    x: Float[Tensor, "b c h w"], partner: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b c h w"]:
+    """Combine two images of one class under a mask m: abundances a' = m a₁ + (1 − m) a₂, residuals likewise.
+
+    a' stays on the simplex because it is a convex combination. Both images share the endmembers of their
+    class, and decoding is linear: x' = Eᵀ a' + m ε₁ + (1 − m) ε₂ = m x₁ + (1 − m) x₂. So the result is
+    computed from the pixels, and no unmixing is needed; by itself this strategy adds nothing that pixel
+    mixing within a class does not.
+
+    >>> fuse(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.25)).item()
+    0.25
+    """
+    return partner + mask * (x - partner)
+
+
+def edit(
+    x: Float[Tensor, "b c h w"],
+    a: Float[Tensor, "b p h w"],
+    before: Float[Tensor, "b p i j"],
+    after: Float[Tensor, "b p i j"],
+    spectra: Float[Tensor, "*b p c"],
+) -> Float[Tensor, "b c h w"]:
+    """Decode edited abundances and keep the residual: x' = x + Eᵀ(a' − a).
+
+    The edit happens at the generator's size: a' = Π(a + resize(after − before)), Π the projection on the
+    simplex, so detail finer than the generator's pixels stays. At equal sizes a' is ``after`` itself.
+
+    Args:
+        x: reflectance.
+        a: abundances of x.
+        before: a at the generator's size.
+        after: the edited maps.
+        spectra: E, (P, C) or (B, P, C).
+    """
+    size = (x.shape[-2], x.shape[-1])
+    if tuple(before.shape[-2:]) == size:
+        edited = after
+    else:
+        edited = simplex.project(a + resize_maps(after, size) - resize_maps(before, size))
+    return x + mix(edited - a, spectra)
+
+
+def append_rows(value: Any, rows: Tensor, batch: int) -> Any:
+    """Repeat ``rows`` at the end of a value with one entry per image (tensor or list); else leave it.
+
+    >>> append_rows(["a", "b"], torch.tensor([1]), 2), append_rows("ab", torch.tensor([1]), 2)
+    (['a', 'b', 'b'], 'ab')
+    """
+    if isinstance(value, Tensor) and value.ndim and len(value) == batch:
+        return torch.cat([value, value[rows.to(value.device)]])
+    if isinstance(value, list) and len(value) == batch:
+        return value + [value[i] for i in rows.tolist()]
+    return value

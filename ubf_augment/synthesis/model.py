@@ -1,0 +1,322 @@
+"""`HSISynthesizer`: classes to abundances to hyperspectral images, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ubf_augment import bundle
+from ubf_augment.mixing import mix
+from ubf_augment.seeding import Generators, derive_seed, per_sample
+from ubf_augment.spectra import Wavelengths
+from ubf_augment.synthesis.base import Labels
+from ubf_augment.synthesis.unmixer import Unmixer
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from ubf_augment.io import HSI
+    from ubf_augment.synthesis.pictures import Pictures
+    from ubf_augment.synthesis.pipeline import FitSettings
+
+_ABUNDANCES, _RESIDUAL = 0, 1  # independent streams of random numbers of one seed
+
+
+class HSISynthesizer(Unmixer):
+    """A trained source of labelled hyperspectral images: a ~ p(a | y), x = mix(a, E) + ε.
+
+    Abundance space is shared by every sensor; E and ε belong to a sensor (see `adapt`). The networks are
+    always in evaluation mode. If you use this, please cite Yu et al. 2024, "Unmixing Before Fusion", CVPR,
+    pp. 9297-9306.
+
+    Attributes:
+        generator: distribution of abundance maps.
+        unmixing: encoders, or None (then exact least squares unmixes).
+        classes: names of the K classes, in label order; empty for a generator without classes.
+        rgb_scale: reflectance of white in displayed RGB pictures.
+        rgb_gamma: exponent of their display curve, see `radiometry.to_reflectance`.
+        card: JSON-able description: data, licence, seeds, figures.
+
+    >>> from ubf_augment import generators, spectra
+    >>> nm = torch.tensor([490.0, 560.0, 665.0])
+    >>> E = spectra.Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), nm)
+    >>> g = generators.DDPM(2, (8, 8), 2, codec="unshuffle", factor=2, widths=(16, 16), attention=())
+    >>> synth = HSISynthesizer(E, g, classes=["field", "forest"])
+    >>> synth.sample(["forest", "field"], seed=0, steps=2).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    # ---- synthesis
+
+    def sample_abundances(
+        self,
+        y: Labels | None = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        generator: Generators = None,
+        **options: Any,
+    ) -> Float[Tensor, "b p h w"]:
+        """Draw abundance maps.
+
+        Args:
+            y: classes (B,); needed if there are classes.
+            n: number of maps for a generator without classes, or with a single class.
+            seed: makes sample i a function of (seed, i, its class) alone, whatever the batch size.
+            generator: instead of a seed; one, or one per sample. It advances by one draw.
+            options: of the generator at hand (sampler, number of evaluations, guidance).
+
+        Returns:
+            (B, P, H, W) on `device`, a ≥ 0 and Σₚ aₚ = 1.
+
+        Raises:
+            MissingLabelError, LabelError, UnknownClassError: for classes missing, out of range, unknown.
+        """
+        index = None if y is None else self.labels(y)
+        if index is not None and n is not None and len(index) == 1:
+            index = index.expand(n)
+        count = (1 if n is None else n) if index is None else len(index)
+        source = _stream(seed, generator, count, _ABUNDANCES)
+        self.generator.eval()
+        return self.generator.sample(index, n=count, generator=source, **options)
+
+    def sample(
+        self,
+        y: Labels | None = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        generator: Generators = None,
+        residual: bool = True,
+        **options: Any,
+    ) -> Float[Tensor, "b c h w"]:
+        """Draw hyperspectral images: abundances from `sample_abundances`, decoded with the residual model.
+
+        With a seed this equals ``mix(sample_abundances(y, seed=seed), y, residual=True, seed=seed)``.
+
+        Args and Raises as for `sample_abundances`; ``residual=False`` leaves ε out.
+
+        Returns:
+            Reflectance (B, C, H, W) on `device`.
+        """
+        a = self.sample_abundances(y, n=n, seed=seed, generator=generator, **options)
+        if y is not None:
+            y = self.labels(y).expand(len(a))
+        return self.mix(a, y, residual=residual, seed=seed, generator=generator)
+
+    def mix(
+        self,
+        a: Float[Tensor, "b p h w"],
+        y: Labels | None = None,
+        *,
+        residual: bool = False,
+        seed: int | None = None,
+        generator: Generators = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """Decode abundances into reflectance, x = Eᵀa + ε; differentiable in a, and values are not clipped.
+
+        Args:
+            a: abundances (B, P, H, W).
+            y: classes, for their own endmembers where they have some.
+            residual: add ε, if the synthesizer has a residual model.
+            seed: of ε, per sample.
+            generator: of ε, instead of a seed.
+
+        Raises:
+            ShapeError: if a is not (B, P, H, W), or y has another length.
+        """
+        x = mix(a.to(self.device), self.spectra(y))
+        model = self.residual
+        if not residual or model is None or not len(x):
+            return x
+        return x + model.sample(
+            len(x), x.shape[2], x.shape[3], _stream(seed, generator, len(x), _RESIDUAL)
+        ).to(x.dtype)
+
+    # ---- fitting, adapting, storing
+
+    @classmethod
+    def fit(
+        cls,
+        hsis: Sequence[HSI | tuple[Tensor, Wavelengths]],
+        rgb: Pictures | None,
+        settings: FitSettings | None = None,
+        *,
+        hsi_labels: Sequence[str | None] | None = None,
+        workdir: Path | str | None = None,
+        fabric: Fabric | None = None,
+        progress: bool = True,
+        card: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> HSISynthesizer:
+        """Unmixing, RGB pictures into the same abundance space, and a generator of both: the whole pipeline.
+
+        The stages (endmembers, encoders, abundance maps, generator, residuals) are functions of
+        `synthesis.pipeline`.
+
+        Args:
+            hsis: hyperspectral images, `HSI` or (image (C, H, W) in reflectance, wavelengths).
+            rgb: class name → pictures, uint8 (N, 3, H, W) or a list of (3, H, W); or a data set of labelled
+                pictures with ``classes``; None for HSIs alone.
+            settings: sizes, steps, seeds.
+            hsi_labels: class of each HSI; one that is None makes a class of its own, by the name of its file.
+            workdir: where every stage leaves what it did; the same call goes on from there after an
+                interruption.
+            fabric: devices and precision.
+            progress: show progress bars.
+            card: facts for the model card, such as data and licence.
+            changes: single settings, by name.
+
+        Raises:
+            WavelengthError, NoDataError, RadiometryError, ShapeError: for images that do not fit.
+            ValueError: if ``workdir`` holds the work of other settings.
+        """
+        from dataclasses import replace
+
+        from ubf_augment.synthesis.pipeline import FitSettings, run
+
+        chosen = replace(settings or FitSettings(), **changes)
+        return run(
+            cls,
+            hsis,
+            rgb,
+            chosen,
+            hsi_labels=hsi_labels,
+            workdir=None if workdir is None else Path(workdir),
+            fabric=fabric,
+            progress=progress,
+            card=card,
+        )
+
+    def adapt(
+        self,
+        images: Any,
+        *,
+        wavelengths: Wavelengths,
+        rgb_bands: tuple[int, int, int] | None = None,
+        fwhm: Wavelengths | float | None = None,
+        labels: Shaped[Tensor, " n"] | Sequence[int] | Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        class_map: Mapping[str, str] | None = None,
+        rgb_scale: float | None = None,
+        rank: int = 8,
+        ridge: float = 1e-2,
+        max_pixels: int = 200_000,
+        seed: int = 0,
+        sensor: str = "",
+    ) -> HSISynthesizer:
+        """A synthesizer for another sensor, in seconds: new E and ε from its images, the same generator.
+
+        The images' red, green and blue bands are unmixed in the synthesizer's abundance space, and E follows
+        by non-negative least squares (`adaptation.estimate_sensor` has the steps and what they were measured
+        to gain). Zero endmembers (shade) stay zero. The result shares generator and RGB encoder with this
+        object and has no HSI encoder: it unmixes by `fcls`. Its card records seconds and errors.
+
+        Args:
+            images: reflectance (N, C, H, W), a list of (C, H, W), or a data set of ``{"image": …, "label":
+                …}``.
+            wavelengths: band centres in nm, ascending (`spectra.sort_bands` orders bands).
+            rgb_bands: indices of red, green, blue; by wavelength if not given.
+            fwhm: band widths in nm; by default the spacing of the bands.
+            labels: one class per image, which then get endmembers of their own; a data set's items bring
+                theirs.
+            classes: the user's class names in label order (a data set's ``classes`` by default). Without
+                names, integer labels are the synthesizer's own class indices.
+            class_map: user's class name → synthesizer's class name, where they differ; others stay without
+                class.
+            rgb_scale: reflectance of white in RGB pictures for the new object, if it should differ.
+            rank: of the residual model.
+            ridge: weight of the present spectra in the new ones.
+            max_pixels: how many pixels to use.
+            seed: chooses them.
+            sensor: name for the card.
+
+        Raises:
+            BandCountError, WavelengthError: if wavelengths do not fit the images, or no band is near red,
+            green or blue. NoDataError, RadiometryError, ShapeError: for images that are no reflectance.
+            LabelError, UnknownClassError: for labels or class names that do not fit.
+        """
+        from ubf_augment.synthesis.sensor import adapt
+
+        return adapt(
+            self,
+            images,
+            wavelengths=wavelengths,
+            rgb_bands=rgb_bands,
+            fwhm=fwhm,
+            labels=labels,
+            classes=classes,
+            class_map=class_map,
+            rgb_scale=rgb_scale,
+            rank=rank,
+            ridge=ridge,
+            max_pixels=max_pixels,
+            seed=seed,
+            sensor=sensor,
+        )
+
+    def save_pretrained(self, directory: str | Path, *, dtype: str = "float32") -> Path:
+        """Write a bundle (JSON and safetensors, see `bundle`); one that stands there is replaced in one move.
+
+        Args:
+            directory: target; its name is the bundle's.
+            dtype: storage of the networks' weights; "float16" halves the size. They are loaded as float32.
+
+        Raises:
+            BundleError: if the directory holds something else, or the generator is not registered by a name.
+        """
+        from ubf_augment.synthesis.storage import pack
+
+        return bundle.write(pack(self, Path(directory).absolute().name), directory, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: torch.device | str | None = None) -> HSISynthesizer:
+        """Load a bundle by packaged name (`list_pretrained`), directory or Hugging Face Hub id.
+
+        Args:
+            name: which one; the three meanings are tried in this order.
+            device: where to put it; the CPU by default.
+
+        Raises:
+            BundleError: if it is not found, incomplete or altered.
+            BundleVersionError: if a newer version of this package wrote it.
+        """
+        from ubf_augment.synthesis.storage import unpack
+
+        directory = bundle.locate(name)
+        synth = unpack(cls, bundle.read(directory), directory)
+        return synth if device is None else synth.to(device)
+
+
+def list_pretrained() -> list[str]:
+    """Names of the bundles that ship with the package.
+
+    >>> all(isinstance(name, str) for name in list_pretrained())
+    True
+    """
+    return bundle.packaged()
+
+
+def _stream(seed: int | None, generator: Generators, count: int, stream: int) -> Generators:
+    """Random numbers for one purpose: per sample from a seed, or children of generators."""
+    if seed is not None:
+        if generator is not None:
+            raise ValueError("give a seed or a generator, not both")
+        return per_sample(derive_seed(seed, stream), range(count))
+    if generator is None:
+        return None
+    if isinstance(generator, torch.Generator):
+        return _child(generator)
+    if len(generator) != count:
+        raise ValueError(f"{len(generator)} generators for {count} samples: give one per sample")
+    return [_child(g) for g in generator]
+
+
+def _child(generator: torch.Generator) -> torch.Generator:
+    drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(derive_seed(int(drawn)))

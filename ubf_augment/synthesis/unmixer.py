@@ -1,0 +1,117 @@
+"""Images to abundances, with the encoders of a synthesizer or by exact least squares."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from ubf_augment.errors import NoDataError, ShapeError
+from ubf_augment.radiometry import to_reflectance
+from ubf_augment.seeding import Generators
+from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
+from ubf_augment.synthesis.base import Labels, SynthesizerParts
+from ubf_augment.synthesis.imagery import check_reflectance
+from ubf_augment.unmixing import fcls
+
+_RGB_PRIOR_WEIGHT = 1e-2  # pull towards equal abundances where no RGB encoder resolves the ambiguity
+
+
+class Unmixer(SynthesizerParts):
+    """The way from images to abundances of an `HSISynthesizer`."""
+
+    @torch.no_grad()
+    def unmix(
+        self, x: Float[Tensor, "b c h w"], y: Labels | None = None, wavelengths: Wavelengths | None = None
+    ) -> Float[Tensor, "b p h w"]:
+        """Abundances of hyperspectral images, by the HSI encoder if it was trained for E, else by `fcls`.
+
+        Args:
+            x: reflectance (B, C, H, W).
+            y: classes; images of a class with its own endmembers are unmixed with those.
+            wavelengths: band centres of x in nm, if they differ from the synthesizer's: x is resampled.
+
+        Raises:
+            ShapeError: if x is not a batch of images.
+            BandCountError: for another number of bands.
+            WavelengthError: if ``wavelengths`` do not cover the synthesizer's.
+            NoDataError: for NaN or infinite pixels.
+            RadiometryError: for integer or unscaled images.
+        """
+        _check_batch(x)
+        nm = None if wavelengths is None else check_wavelengths(wavelengths, x.shape[1], "the image")
+        expected = (
+            f" ({float(self._nm[0]):g}–{float(self._nm[-1]):g} nm): give wavelengths=… of the image to "
+            "have it resampled, or use synth.adapt(images, wavelengths=…) for another sensor"
+        )
+        check_reflectance(x, self.num_bands if nm is None else len(nm), where="batch", expected=expected)
+        x = x.to(self.device, torch.float32)
+        if nm is not None and not (len(nm) == self.num_bands and torch.allclose(nm, self._nm, atol=0.01)):
+            x = resample(x, nm, self._nm, self._fwhm)
+        slot = (
+            torch.full((len(x),), -1, device=self.device)
+            if y is None
+            else self._class_slot[self._paired(y, x)]
+        )
+        out = x.new_empty(len(x), self.num_endmembers, *x.shape[2:])
+        for s in sorted(set(slot.tolist())):
+            rows = slot == s
+            if s < 0 and self._own_encoder and self.unmixing is not None:
+                out[rows] = self.unmixing.unmix(x[rows])
+            else:
+                out[rows] = fcls(x[rows], self._spectra if s < 0 else self._class_spectra[s])
+        return out
+
+    @torch.no_grad()
+    def unmix_rgb(
+        self, rgb: Shaped[Tensor, "b 3 h w"], y: Labels | None = None, *, generator: Generators = None
+    ) -> Float[Tensor, "b p h w"]:
+        """Abundances of displayed RGB pictures.
+
+        Args:
+            rgb: (B, 3, H, W), channels red, green, blue; uint8, or float in [0, 1]. Reflectance is
+                rgb_scale · v^rgb_gamma.
+            y: classes, for a class-conditional RGB encoder.
+            generator: draw from the distribution that a probabilistic encoder predicts, instead of its mean.
+
+        Raises:
+            ShapeError, NoDataError, RadiometryError: for pictures that do not fit.
+        """
+        _check_batch(rgb)
+        if rgb.shape[1] != 3:
+            raise ShapeError(
+                f"RGB pictures have 3 channels (red, green, blue), got {rgb.shape[1]}: drop the alpha channel"
+            )
+        if not torch.isfinite(rgb).all():
+            bad = int((~torch.isfinite(rgb)).any(1).sum())
+            raise NoDataError(f"{bad} pixels of the pictures are NaN or infinite: fill or crop them")
+        index = None if y is None else self._paired(y, rgb)
+        reflectance = to_reflectance(rgb.to(self.device), self.rgb_scale, self.rgb_gamma)
+        return self.unmix_rgb_reflectance(reflectance, index, generator)
+
+    def _paired(self, y: Labels, x: Tensor) -> Tensor:
+        index = self.labels(y)
+        if len(index) != len(x):
+            raise ShapeError(f"{len(index)} labels for {len(x)} images")
+        return index
+
+    @torch.no_grad()
+    def unmix_rgb_reflectance(
+        self, r: Float[Tensor, "b 3 h w"], y: Int64[Tensor, " b"] | None = None, generator: Generators = None
+    ) -> Float[Tensor, "b p h w"]:
+        """Abundances from reflectance at red, green and blue: `unmix_rgb` without the display curve.
+
+        The RGB encoder gives them; without one, `fcls` on red, green and blue with a weak pull towards equal
+        abundances.
+        """
+        if not len(r):
+            return r.new_empty(0, self.num_endmembers, *r.shape[2:])
+        if self.unmixing is None:
+            return fcls(r, self.rgb_endmembers, prior_weight=_RGB_PRIOR_WEIGHT)
+        conditional = self.unmixing.config.get("num_classes") is not None
+        return self.unmixing.unmix_rgb(r, y if conditional else None, generator)
+
+
+def _check_batch(x: Tensor) -> None:
+    if x.ndim != 4:
+        raise ShapeError(f"images must be (B, C, H, W), got {tuple(x.shape)}: add a batch axis with x[None]")

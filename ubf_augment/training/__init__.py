@@ -1,0 +1,24 @@
+"""One resumable training loop for every model of this package, on Lightning Fabric (devices, precision, DDP).
+
+Nothing random is carried from step to step: the data order, the noise of a step and the state of the global
+random numbers (dropout) are functions of ``(seed, step, rank)``. A run that was killed and started again
+therefore walks exactly the path of an uninterrupted one, and on a CPU in float32 ends with the same weights,
+bit for bit.
+"""
+
+from ubf_augment.training.loop import LossFn, fit_loop, launch, make_fabric, save_atomic
+from ubf_augment.training.parts import EMA, DataOrder, History, Schedule, warmup_constant, warmup_cosine
+
+__all__ = [
+    "EMA",
+    "DataOrder",
+    "History",
+    "LossFn",
+    "Schedule",
+    "fit_loop",
+    "launch",
+    "make_fabric",
+    "save_atomic",
+    "warmup_constant",
+    "warmup_cosine",
+]

@@ -1,0 +1,103 @@
+"""What surrounds a training loop: signals that ask it to stop, and the progress it shows."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+class Progress(Protocol):
+    """What the display needs to know of a run."""
+
+    step: int
+
+    @property
+    def recent_loss(self) -> float:
+        """Mean loss of the last steps."""
+
+
+class Interrupt:
+    """The signal that asked the loop to stop, if any; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.signal = number
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the former handlers back."""
+        for number, old in self._old.items():
+            signal.signal(number, old)
+        self._old = {}
+
+    def asked(self, fabric: Fabric) -> bool:
+        """Whether any process was asked to stop (all must leave the loop at the same step)."""
+        asked = self.signal is not None
+        if fabric.world_size == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=fabric.device)
+        return float(cast(Tensor, fabric.all_reduce(flag, reduce_op="sum"))) > 0
+
+    @classmethod
+    @contextmanager
+    def watch(cls) -> Iterator[Interrupt]:
+        """Turn SIGTERM and SIGINT into a request (main thread only, where Python allows it)."""
+        self = cls()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._ask)
+        try:
+            yield self
+        finally:
+            self.restore()
+        if self.signal is not None:
+            signal.raise_signal(self.signal)
+
+
+@contextmanager
+def shown(show: bool, run: Progress, steps: int, description: str) -> Iterator[Callable[[], None]]:
+    """Show progress on stderr: a bar on a terminal, a line per minute elsewhere (log files)."""
+    if not show:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _log_lines(run, steps, description)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, TextColumn("loss {task.fields[loss]:.4g}"), console=console) as bar:
+        task = bar.add_task(description, total=steps, completed=run.step, loss=run.recent_loss)
+        yield lambda: bar.update(task, completed=run.step, loss=run.recent_loss)
+
+
+def _log_lines(run: Progress, steps: int, description: str, every_s: float = 60.0) -> Callable[[], None]:
+    first, start, last = run.step, time.monotonic(), time.monotonic()
+
+    def update() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every_s or run.step == steps:
+            rate = (run.step - first) / max(now - start, 1e-9)
+            text = f"{description}: step {run.step}/{steps}, loss {run.recent_loss:.4g}, {rate:.2f} steps/s"
+            print(text, file=sys.stderr, flush=True)
+            last = now
+
+    return update

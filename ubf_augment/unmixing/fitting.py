@@ -1,0 +1,153 @@
+"""Training of an `UnmixingModel`: what a batch is, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ubf_augment import simplex
+from ubf_augment.errors import BandCountError, LabelError, NoDataError, ShapeError
+from ubf_augment.losses import charbonnier, endmember_tv, spectral_angle
+from ubf_augment.mixing import mix
+from ubf_augment.training import History, fit_loop, warmup_cosine
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from ubf_augment.unmixing.model import UnmixingModel
+
+_PICTURE_WEIGHT = 0.5
+_ABUNDANCE_WEIGHT = 0.1
+
+
+class _Objective(nn.Module):
+    """The loss of one batch as a module, so that precision and several devices apply to it."""
+
+    def __init__(self, model: UnmixingModel, scale: float, angle_weight: float, variation_weight: float) -> None:
+        super().__init__()
+        self.model, self.scale = model, scale
+        self.angle_weight, self.variation_weight = angle_weight, variation_weight
+
+    def reconstruction(self, a: Tensor, spectra: Tensor, x: Tensor) -> Tensor:
+        """Charbonnier (in units of the sensor's brightness) + weighted spectral angle."""
+        made = mix(a.float(), spectra)
+        return charbonnier(made / self.scale, x / self.scale) + self.angle_weight * spectral_angle(made, x)
+
+    def forward(self, x: Tensor, y: Tensor | None, rgb: Tensor | None, rgb_y: Tensor | None) -> Tensor:
+        """Full-spectrum reconstruction by both encoders, agreement of their abundances, reproduction of RGB pictures."""
+        m = self.model
+        spectra, bands = m.spectra, list(m.rgb_index)
+        a = m.unmix(x)
+        loss = self.reconstruction(a, spectra, x) + self.variation_weight * endmember_tv(spectra / self.scale)
+        fixed = spectra.detach()
+        mean, log_std = m.rgb_encoder.logits(x[:, bands], y)
+        target = a.detach()
+        loss = loss + self.reconstruction(simplex.from_logits(mean.float()), fixed, x)
+        if log_std is None:
+            loss = loss + _ABUNDANCE_WEIGHT * (simplex.from_logits(mean.float()) - target).abs().sum(1).mean()
+        else:
+            centred = mean - mean.mean(1, keepdim=True)
+            z = (simplex.to_logits(target, eps=1e-3) - centred) * torch.exp(-log_std)
+            loss = loss + _ABUNDANCE_WEIGHT * (0.5 * z.square() + log_std).mean()
+        if rgb is not None:
+            made = mix(m.rgb_encoder(rgb, rgb_y).float(), fixed[:, bands])
+            loss = loss + _PICTURE_WEIGHT * charbonnier(made / self.scale, rgb / self.scale)
+        return loss
+
+
+def fit_unmixing(
+    model: UnmixingModel, hsis: Sequence[Tensor], rgb: Tensor | None, labels: Tensor | None, rgb_labels: Tensor | None, *,
+    steps: int, batch_size: int, crop: int, lr: float, endmember_lr: float, learn_endmembers: bool, angle_weight: float,
+    variation_weight: float, seed: int, fabric: Fabric | None, checkpoint: Path | None, progress: bool,
+) -> History:  # fmt: skip
+    """See `UnmixingModel.fit`."""
+    _check(model, hsis, rgb, labels, rgb_labels)
+    pixels = torch.cat([h.flatten(1) for h in hsis], 1).T
+    pixels = pixels[:: max(1, len(pixels) // 200_000)]
+    model.hsi_encoder.set_statistics(pixels)
+    pictures = [] if rgb is None else [rgb.movedim(1, -1).reshape(-1, 3)[:: max(1, rgb.numel() // 600_000)]]
+    model.rgb_encoder.set_statistics(torch.cat([pixels[:, list(model.rgb_index)], *pictures]))
+    scale = float(pixels.mean(1).quantile(0.95)) if len(pixels) < 2**24 else 1.0
+    objective = _Objective(model, max(scale, 1e-6), angle_weight, variation_weight)
+    device = next(model.parameters()).device
+    # Brightness is free where shade is an endmember: scaled pixels are valid training pixels.
+    spread = 1.0 if model.shade else 0.0
+
+    def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        x, y = _crops(hsis, labels, len(indices), crop, generator)
+        gain = torch.exp((torch.rand(len(x), 1, 1, 1, generator=generator) * 2 - 1) * spread)
+        keep = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+        x = x * torch.where(keep, torch.ones_like(gain), gain)
+        other: tuple[Any, Any] = (None, None)
+        if rgb is not None:
+            other = _crops(rgb, rgb_labels, len(indices), crop, generator)
+        target = next(module.parameters()).device
+        batch = [None if v is None else v.to(target) for v in (x, y, *other)]
+        return module(*batch)  # type: ignore[no-any-return]
+
+    model.theta.requires_grad_(learn_endmembers)
+    groups: list[dict[str, Any]] = [{"params": [p for n, p in model.named_parameters() if n != "theta"], "lr": lr}]
+    if learn_endmembers:
+        groups.append({"params": [model.theta], "lr": endmember_lr})
+    history = fit_loop(
+        objective, torch.optim.Adam(groups, betas=(0.9, 0.99)), loss_fn, steps=steps, num_items=max(steps, batch_size),
+        batch_size=batch_size, seed=seed, fabric=fabric, schedule=warmup_cosine(steps, min(50, steps // 10)),
+        checkpoint=checkpoint, progress=progress, description="unmixing",
+    )  # fmt: skip
+    model.theta.requires_grad_(True)
+    model.to(device).eval()
+    return history
+
+
+def _crops(
+    images: Sequence[Tensor] | Tensor, labels: Tensor | None, n: int, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Cut ``n`` random crops, flipped and turned at random."""
+    which = torch.randint(len(images), (n,), generator=generator)
+    side = min(size, *(min(images[int(i)].shape[1:]) for i in which))
+    out = []
+    for i in which.tolist():
+        h, w = images[i].shape[1:]
+        top, left = (int(torch.randint(v - side + 1, (1,), generator=generator)) for v in (h, w))
+        flips = torch.rand(3, generator=generator) < 0.5
+        x = images[i][:, top : top + side, left : left + side]
+        x = x.flip([d + 1 for d in range(2) if flips[d]])
+        out.append(x.transpose(1, 2) if flips[2] else x)
+    return torch.stack(out).float(), None if labels is None else labels[which]
+
+
+def _check(
+    model: UnmixingModel, hsis: Sequence[Tensor], rgb: Tensor | None, labels: Tensor | None, rgb_labels: Tensor | None
+) -> None:
+    if not len(hsis):
+        raise ShapeError("unmixing needs at least one hyperspectral image")
+    bands = len(model.wavelengths)
+    for i, x in enumerate(hsis):
+        if x.ndim != 3:
+            raise ShapeError(f"hyperspectral image {i} must be (C, H, W), got {tuple(x.shape)}")
+        if x.shape[0] != bands:
+            raise BandCountError(f"hyperspectral image {i} has {x.shape[0]} bands, the endmembers {bands}")
+        if not torch.isfinite(x).all():
+            raise NoDataError(f"hyperspectral image {i} holds NaN or infinite pixels: crop or fill them before training")
+    if rgb is not None and (rgb.ndim != 4 or rgb.shape[1] != 3 or not len(rgb)):
+        raise ShapeError(f"RGB pictures must be (N, 3, H, W), at least one, got {tuple(rgb.shape)}")
+    if rgb is not None and not torch.isfinite(rgb).all():
+        raise NoDataError("RGB pictures hold NaN or infinite pixels: crop or fill them before training")
+    _check_labels(model, labels, len(hsis), "hyperspectral images")
+    _check_labels(model, rgb_labels, 0 if rgb is None else len(rgb), "RGB pictures")
+
+
+def _check_labels(model: UnmixingModel, labels: Tensor | None, count: int, what: str) -> None:
+    if labels is None:
+        return
+    classes = model.rgb_encoder.num_classes
+    if classes is None:
+        raise LabelError(f"labels of the {what} are of no use: build the model with num_classes")
+    if labels.shape != (count,):
+        raise LabelError(f"labels of shape {tuple(labels.shape)} for {count} {what}")
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) <= classes:
+        raise LabelError(f"labels of the {what} must be integers from 0 to {classes} ({classes}: unknown)")
