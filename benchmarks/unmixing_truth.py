@@ -27,7 +27,7 @@ from ubf_augment.unmixing import refine, scale_materials, vca, with_shade
 SCENES = ("Jasper", "Samson", "MUUFL")
 SETTINGS = {
     "pull": 1e-3, "restarts": 4, "iterations": 100, "every_nth_pixel": 3, "width": 64, "blocks": 2, "batch_size": 4,
-    "crop": 32, "steps": {"quick": 200, "full": 500}, "seeds": {"quick": 1, "full": 5},
+    "crop": 32, "steps": {"quick": 200, "full": 250}, "seeds": {"quick": 1, "full": 5},
 }  # fmt: skip
 ROWS = {
     "vca": "VCA, FCLS",

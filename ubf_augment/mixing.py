@@ -37,7 +37,9 @@ def mix(a: Float[Tensor, "b p h w"], E: Endmembers | Float[Tensor, "*batch p c"]
     """
     spectra = (E.spectra if isinstance(E, Endmembers) else E).to(a.device, a.dtype)
     if a.ndim != 4:
-        raise ShapeError(f"abundances must be (B, P, H, W), got {tuple(a.shape)}: add a batch axis with a[None]")
+        raise ShapeError(
+            f"abundances must be (B, P, H, W), got {tuple(a.shape)}: add a batch axis with a[None]"
+        )
     if spectra.ndim not in (2, 3) or spectra.shape[-2] != a.shape[1]:
         raise ShapeError(f"{a.shape[1]} abundance maps for endmember spectra of shape {tuple(spectra.shape)}")
     if spectra.ndim == 3 and spectra.shape[0] != a.shape[0]:
@@ -89,9 +91,13 @@ class ResidualModel:
         """
         cubes = [r.detach().double() for r in residuals]
         if len(counts := sorted({len(c) for c in cubes})) > 1:
-            raise BandCountError(f"residuals of {counts} bands cannot share one model: fit one for each sensor")
+            raise BandCountError(
+                f"residuals of {counts} bands cannot share one model: fit one for each sensor"
+            )
         if not all(torch.isfinite(c).all() for c in cubes):
-            raise NoDataError("residuals hold NaN or infinite values: crop or fill nodata pixels before the fit")
+            raise NoDataError(
+                "residuals hold NaN or infinite values: crop or fill nodata pixels before the fit"
+            )
         pixels = torch.cat([c.flatten(1) for c in cubes], 1) if cubes else torch.zeros(1, 0)
         if pixels.shape[1] < 2:
             raise ShapeError("the residual model needs at least two pixels")
@@ -110,7 +116,12 @@ class ResidualModel:
         return self.factors @ self.factors.T + torch.diag(self.noise_std.square())
 
     def sample(
-        self, n: int, height: int, width: int, generator: Generators = None, device: torch.device | str | None = None
+        self,
+        n: int,
+        height: int,
+        width: int,
+        generator: Generators = None,
+        device: torch.device | str | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """Draw residual images (N, C, H, W) in reflectance.
 
@@ -128,7 +139,9 @@ class ResidualModel:
         device = self.mean.device if device is None else device
         c, r = self.factors.shape
         margin = _radius(self.correlation_length)
-        drawn = randn((n, r * (height + 2 * margin) * (width + 2 * margin) + c * height * width), generator, device)
+        drawn = randn(
+            (n, r * (height + 2 * margin) * (width + 2 * margin) + c * height * width), generator, device
+        )
         split = drawn.shape[1] - c * height * width
         field = drawn[:, :split].view(n, r, height + 2 * margin, width + 2 * margin)
         smooth = _smooth(field, self.correlation_length, margin)
@@ -139,7 +152,10 @@ class ResidualModel:
     def to(self, device: torch.device | str) -> ResidualModel:
         """The same model on ``device``."""
         return replace(
-            self, mean=self.mean.to(device), factors=self.factors.to(device), noise_std=self.noise_std.to(device)
+            self,
+            mean=self.mean.to(device),
+            factors=self.factors.to(device),
+            noise_std=self.noise_std.to(device),
         )
 
 
@@ -171,7 +187,8 @@ def _kernel(length: float, margin: int) -> Tensor:
     spectrum = torch.fft.fft(torch.fft.ifftshift(torch.exp(-x.square() / (2 * length**2)))).real
     kernel = torch.fft.fftshift(torch.fft.ifft(spectrum.clamp_min(0).sqrt()).real)
     kernel = kernel[7 * margin : 9 * margin + 1]
-    return kernel / kernel.square().sum().sqrt()
+    unit: Tensor = kernel / kernel.square().sum().sqrt()
+    return unit
 
 
 def _smooth(field: Tensor, length: float, margin: int) -> Tensor:

@@ -102,5 +102,6 @@ def alexnet(pretrained: bool = False, **kwargs: Any) -> AlexNet:
         "interpolation": "bilinear", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
         "first_conv": "features.0", "classifier": "fc",
     }  # fmt: skip
-    model: AlexNet = build_model_with_cfg(AlexNet, "alexnet", False, pretrained_cfg=config, **kwargs)
+    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or config  # timm passes None
+    model: AlexNet = build_model_with_cfg(AlexNet, "alexnet", False, **kwargs)
     return model

@@ -36,7 +36,9 @@ def to_reflectance(rgb: Shaped[Tensor, "..."], scale: float = 1.0, gamma: float 
             )
         v = v.clamp(0, 1)
     else:
-        raise RadiometryError(f"RGB pictures of type {rgb.dtype} have no known scale: give uint8, or floats in [0, 1]")
+        raise RadiometryError(
+            f"RGB pictures of type {rgb.dtype} have no known scale: give uint8, or floats in [0, 1]"
+        )
     return scale * v**gamma
 
 

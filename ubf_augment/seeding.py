@@ -42,7 +42,9 @@ def per_sample(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
 
 
 def randn(
-    shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu",
+    shape: Sequence[int],
+    generator: Generators = None,
+    device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Draw standard normal noise of ``shape``; axis 0 is the batch, one generator per sample if a list is given.
@@ -54,7 +56,9 @@ def randn(
 
 
 def rand(
-    shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu",
+    shape: Sequence[int],
+    generator: Generators = None,
+    device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Draw uniform noise in [0, 1) of ``shape``; same rules as `randn`."""
@@ -62,7 +66,10 @@ def rand(
 
 
 def _draw(
-    draw: Callable[..., Tensor], shape: Sequence[int], generator: Generators, device: torch.device | str,
+    draw: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: Generators,
+    device: torch.device | str,
     dtype: torch.dtype,
 ) -> Tensor:
     if generator is None:

@@ -59,8 +59,12 @@ def closure(a: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
     tensor([[0.2500, 0.7500]])
     """
     total = a.sum(dim, keepdim=True)
-    if a.numel() and not (float(a.min()) >= 0 and 0 < float(total.min()) <= float(total.max()) < float("inf")):
-        raise SimplexError("closure needs finite non-negative parts with a positive sum: use simplex.project instead")
+    if a.numel() and not (
+        float(a.min()) >= 0 and 0 < float(total.min()) <= float(total.max()) < float("inf")
+    ):
+        raise SimplexError(
+            "closure needs finite non-negative parts with a positive sum: use simplex.project instead"
+        )
     return a / total
 
 

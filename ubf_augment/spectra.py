@@ -37,13 +37,19 @@ def check_wavelengths(wavelengths: Wavelengths | None, bands: int | None = None,
         raise WavelengthError(f"the wavelengths{at} are missing: give one band centre in nm for each band")
     nm = torch.as_tensor(wavelengths, dtype=torch.float64).detach().cpu().clone()
     if nm.ndim != 1 or nm.numel() == 0:
-        raise WavelengthError(f"the wavelengths{at} must be a list of band centres, got shape {tuple(nm.shape)}")
+        raise WavelengthError(
+            f"the wavelengths{at} must be a list of band centres, got shape {tuple(nm.shape)}"
+        )
     if bands is not None and nm.numel() != bands:
-        raise BandCountError(f"{nm.numel()} wavelengths{at} for {bands} bands: give one band centre for each band")
+        raise BandCountError(
+            f"{nm.numel()} wavelengths{at} for {bands} bands: give one band centre for each band"
+        )
     if not torch.isfinite(nm).all():
         raise WavelengthError(f"the wavelengths{at} hold NaN or infinite values")
     if float(nm.max()) < 100:
-        raise WavelengthError(f"the wavelengths{at} end at {float(nm.max()):g}: they look like µm, multiply by 1000")
+        raise WavelengthError(
+            f"the wavelengths{at} end at {float(nm.max()):g}: they look like µm, multiply by 1000"
+        )
     if float(nm.min()) < 100 or float(nm.max()) > 20000:
         raise WavelengthError(
             f"the wavelengths{at} span {float(nm.min()):g}–{float(nm.max()):g} nm, outside 100–20000 nm"
@@ -104,7 +110,9 @@ def rgb_bands(wavelengths: Wavelengths, tolerance: float = 40.0) -> tuple[int, i
     return found[0], found[1], found[2]
 
 
-def spectral_response(source: Wavelengths, target: Wavelengths, fwhm: Wavelengths | float | None = None) -> Tensor:
+def spectral_response(
+    source: Wavelengths, target: Wavelengths, fwhm: Wavelengths | float | None = None
+) -> Tensor:
     """Response matrix R (C_target, C_source) that turns source spectra into target bands: x_target = R x_source.
 
     The source spectrum is taken as piecewise linear between its band centres and averaged under a Gaussian of the
@@ -152,7 +160,9 @@ def spectral_response(source: Wavelengths, target: Wavelengths, fwhm: Wavelength
 def _widths(fwhm: Wavelengths | float, bands: int) -> Tensor:
     width = torch.as_tensor(fwhm, dtype=torch.float64).detach().cpu()
     if width.ndim > 1 or (width.ndim == 1 and len(width) != bands):
-        raise BandCountError(f"FWHM of shape {tuple(width.shape)} for {bands} bands: give one number, or one for each band")
+        raise BandCountError(
+            f"FWHM of shape {tuple(width.shape)} for {bands} bands: give one number, or one for each band"
+        )
     if not bool((torch.isfinite(width) & (width > 0)).all()):
         raise WavelengthError("the FWHM of a band must be a positive number of nm")
     return width.expand(bands)
@@ -189,8 +199,11 @@ def resample(
     """
     response = spectral_response(source, target, fwhm).to(cube.device, cube.dtype)
     if cube.shape[dim] != response.shape[1]:
-        raise BandCountError(f"the cube has {cube.shape[dim]} bands, {response.shape[1]} wavelengths were given")
-    return torch.tensordot(response, cube.movedim(dim, 0), dims=1).movedim(0, dim)
+        raise BandCountError(
+            f"the cube has {cube.shape[dim]} bands, {response.shape[1]} wavelengths were given"
+        )
+    resampled: Tensor = torch.tensordot(response, cube.movedim(dim, 0), dims=1)
+    return resampled.movedim(0, dim)
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -225,7 +238,9 @@ class Endmembers:
     ) -> None:
         spectra = torch.as_tensor(spectra, dtype=torch.float32)
         if spectra.ndim != 2 or spectra.numel() == 0:
-            raise ShapeError(f"endmember spectra must be (P, C), both at least one, got shape {tuple(spectra.shape)}")
+            raise ShapeError(
+                f"endmember spectra must be (P, C), both at least one, got shape {tuple(spectra.shape)}"
+            )
         if not torch.isfinite(spectra).all() or float(spectra.min()) < 0:
             raise ValueError("endmember spectra must be finite and non-negative reflectance")
         p, c = spectra.shape

@@ -63,15 +63,16 @@ class Scene(NamedTuple):
 def solar_irradiance(wavelengths: Float[Tensor, " c"]) -> Float[Tensor, " c"]:
     """Sunlight at 1 au in W m⁻² nm⁻¹, as of a black body: E = π B(λ, 5772 K) (R☉ / au)².
 
-    Within about 10 % of the measured spectrum between 450 and 2500 nm, up to 20 % too high at 400 nm; solar
-    temperature and radius are the nominal values of IAU 2015 resolution B3 (Prša et al. 2016,
+    The measured spectrum departs from this by up to about 20 % (lines in the violet, low opacity near 1600
+    nm): good enough to give radiance the units of reflectance, not to correct an atmosphere. Solar
+    temperature and radius are nominal (IAU 2015 resolution B3, Prša et al. 2016,
     doi:10.3847/0004-6256/152/2/41).
 
     Args:
         wavelengths: nm.
 
-    >>> solar_irradiance(torch.tensor([550.0])).item()  # doctest: +ELLIPSIS
-    1.8...
+    >>> round(float(solar_irradiance(torch.tensor([550.0]))), 2)
+    1.75
     """
     nm = wavelengths.double() * 1e-9
     h, c, k = 6.62607015e-34, 2.99792458e8, 1.380649e-23
@@ -183,11 +184,10 @@ def _split(
     )
 
 
-def _shortage(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
+def _shortage(found: NDArray[Any], wanted: NDArray[Any]) -> Any:
     """How far the patches of (…, split, class) stay below the wanted numbers: Σ max(wanted / found, 1)."""
     with np.errstate(divide="ignore"):
-        short: NDArray[np.float64] = np.maximum(wanted / found, 1).sum((-2, -1))
-    return short
+        return np.maximum(wanted / found, 1).sum((-2, -1))
 
 
 class IndianPines(Dataset[dict[str, Any]]):
@@ -195,8 +195,8 @@ class IndianPines(Dataset[dict[str, Any]]):
 
     A patch has the label that covers most of it, if that is at least ``purity`` of all its pixels; classes
     with fewer than ``min_patches`` patches are left out (by default: 430 patches, 8 classes). The scene is
-    cut into blocks of 24×24 pixels, and whole blocks go to train, val or test (about 50/20/30 %, chosen by
-    ``fold`` among random assignments so that each class stands on every side, the scarcest as well as it
+    cut into blocks of 24×24 pixels, and whole blocks go to train, val or test (aiming at 50/20/30 %, chosen
+    by ``fold`` among random assignments so that each class stands on every side, the scarcest as well as it
     can). A patch that overlaps one of a later split is dropped, so no pixel is on two sides: patches of
     different splits lie at least one patch apart, corner to corner.
 

@@ -18,7 +18,7 @@ from ubf_augment.synthesis import HSISynthesizer
 Sample = dict[str, Any]
 
 
-class SyntheticHSIDataset(Dataset[Sample]):
+class SyntheticHSIDataset(Dataset[Any]):
     """Labelled synthetic images: item i depends on ``(seed, i)`` alone, whatever the batch size or worker.
 
     Items are ``{"image": (C, H, W) float32 reflectance, "label": int, "is_synthetic": True}``, ordered by
@@ -55,7 +55,7 @@ class SyntheticHSIDataset(Dataset[Sample]):
         *,
         classes: Sequence[str] | None = None,
         class_map: Mapping[str, str] | None = None,
-        transform: Callable[[Sample], Sample] | None = None,
+        transform: Callable[[Sample], Any] | None = None,
         residual: bool = True,
         size: tuple[int, int] | None = None,
         cache: bool = True,
@@ -94,12 +94,12 @@ class SyntheticHSIDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, i: int) -> Sample:
+    def __getitem__(self, i: int) -> Any:
         """One item; draw batches with ``__getitems__`` where you can."""
         return self.__getitems__([i])[0]
 
     @torch.no_grad()
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Several items, drawn together.
 
         Raises:
@@ -180,19 +180,22 @@ class _Labelled(Dataset[Any]):
 
 
 class _Renamed:
-    """Synthetic items in the form of the real ones: a dict with its keys and image type, or a pair."""
+    """Synthetic items in the form of the real ones: a dict with its keys, or a pair; its types of image and label."""
 
     def __init__(
-        self, keys: tuple[str, str] | None, dtype: torch.dtype, after: Callable[[Any], Any] | None
+        self, keys: tuple[str, str] | None, image: Tensor, label: Any, after: Callable[[Any], Any] | None
     ) -> None:
-        self.keys, self.dtype, self.after = keys, dtype, after
+        self.keys, self.after, self.image_dtype = keys, after, image.dtype
+        self.label_dtype = label.dtype if keys is None and isinstance(label, Tensor) else None
 
     def __call__(self, sample: Sample) -> Any:
-        image = sample["image"].to(self.dtype)
+        image, label = sample["image"].to(self.image_dtype), sample["label"]
+        if self.label_dtype is not None:
+            label = torch.tensor(label, dtype=self.label_dtype)
         if self.keys is None:
-            out: Any = (image, sample["label"])
+            out: Any = (image, label)
         else:
-            out = {self.keys[0]: image, self.keys[1]: sample["label"], "is_synthetic": True}
+            out = {self.keys[0]: image, self.keys[1]: label, "is_synthetic": True}
         return out if self.after is None else self.after(out)
 
 
@@ -291,7 +294,9 @@ def balance(
         seed,
         classes=names,
         class_map=class_map,
-        transform=_Renamed(None if pair else (image_key, label_key), image.dtype, transform),
+        transform=_Renamed(
+            None if pair else (image_key, label_key), image, first[1 if pair else label_key], transform
+        ),
         residual=residual,
         size=(image.shape[1], image.shape[2]),
         cache=cache,

@@ -130,14 +130,12 @@ def draw_sheet(
         quiet(cells.spectra[i], ticks=i == len(names) - 1)
     for ax, name in zip(cells.maps[0], e.names, strict=True):
         ax.set_title(name, fontsize=7)
-    cells.images[0][0].set_title(
-        f"pseudo-RGB\n{display}{', ' + note if note else ''}", fontsize=7, loc="left"
-    )
+    cells.images[0][0].set_title(f"pseudo-RGB\n{display}{', ' * bool(note)}{note}", fontsize=7, loc="left")
     cells.spectra[0].set_title("reflectance: mean, 10–90 % of pixels", fontsize=7)
     cells.spectra[-1].set_xlabel("wavelength in nm", fontsize=7)
     bar = figure.colorbar(drawn, cax=cells.bar, orientation="horizontal")
     bar.ax.tick_params(labelsize=6, length=2)
-    bar.set_label("abundances of the first image of each row", fontsize=7)
+    bar.ax.set_title("abundances of the first image of each row", fontsize=7, loc="left", pad=3)
     return finish(figure, path, dpi)
 
 
@@ -219,7 +217,7 @@ class _Cells:
 
 def _sheet(rows: int, samples: int, endmembers: int, title: str) -> tuple[Figure, _Cells]:
     """Place a header (endmembers) above rows of images, maps and a spectrum; all in inches."""
-    cell, gap, left, wide, top = 0.95, 0.05, 1.25, 2.4, 3.1
+    cell, gap, left, wide, top = 0.95, 0.05, 1.25, 2.4, 3.2
     maps_at = left + samples * (cell + gap) + 0.25
     spectra_at = maps_at + endmembers * (cell + gap) + 0.4
     width, height = spectra_at + wide + 0.15, top + rows * (cell + gap) + 0.4
@@ -231,11 +229,10 @@ def _sheet(rows: int, samples: int, endmembers: int, title: str) -> tuple[Figure
     tops = [top + i * (cell + gap) for i in range(rows)]
     cells = _Cells(
         axes(left, 0.5, maps_at + endmembers * (cell + gap) - left - 1.2, 1.55),
-        axes(maps_at, top - 0.5, min(3.0, endmembers * (cell + gap)), 0.08),
+        axes(maps_at, top - 0.45, min(3.0, endmembers * (cell + gap)), 0.08),
         [[axes(left + j * (cell + gap), t, cell, cell) for j in range(samples)] for t in tops],
         [[axes(maps_at + p * (cell + gap), t, cell, cell) for p in range(endmembers)] for t in tops],
         [axes(spectra_at, t, wide, cell - 0.06) for t in tops],
     )
-    cells.bar.xaxis.set_label_position("top")
     figure.text(left / width, 1 - 0.32 / height, title, fontsize=12, color=INK, weight="bold")
     return figure, cells

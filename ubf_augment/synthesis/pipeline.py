@@ -28,7 +28,7 @@ from ubf_augment.spectra import Endmembers, Wavelengths, rgb_bands
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
-from ubf_augment.training import History
+from ubf_augment.training import History, make_fabric
 from ubf_augment.unmixing import (
     UnmixingModel,
     fcls,
@@ -56,6 +56,7 @@ class FitSettings:
         size: height and width of the maps.
         wavelengths: band centres to work on, in nm; those of the first HSI by default.
         restarts: seeds of VCA that are tried; the one that reconstructs the HSIs best is kept.
+        refine_iterations: alternations that refine them, see `unmixing.refine`.
         pull: weight that keeps the endmember simplex small, see `unmixing.refine`.
         unmixing_steps: steps of the encoders.
         unmixing_config: further arguments of `UnmixingModel`.
@@ -80,6 +81,7 @@ class FitSettings:
     size: tuple[int, int] = (64, 64)
     wavelengths: Sequence[float] | None = None
     restarts: int = 4
+    refine_iterations: int = 150
     pull: float = 1e-3
     unmixing_steps: int = 1500
     unmixing_config: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +115,7 @@ def run(
 ) -> S:
     """See `HSISynthesizer.fit`."""
     start = time.monotonic()
+    fabric = make_fabric() if fabric is None else fabric
     if workdir is not None:
         workdir.mkdir(parents=True, exist_ok=True)
     scenes, nm = read_scenes(hsis, hsi_labels, settings.wavelengths)
@@ -123,7 +126,9 @@ def run(
     unmixing, history = fit_unmixing(
         first, scenes, pictures, scale, classes, settings, workdir=workdir, fabric=fabric, progress=progress
     )
+    unmixing.to(fabric.device)
     maps, labels = make_maps(unmixing, scenes, pictures, scale, classes, settings, workdir=workdir)
+    unmixing.cpu()
     generator, generated = fit_generator(
         maps, labels, len(classes), settings, workdir=workdir, fabric=fabric, progress=progress
     )
@@ -200,7 +205,7 @@ def initial_endmembers(
     best: tuple[float, Tensor] | None = None
     for restart in range(settings.restarts):
         start = with_shade(vca(pixels, settings.num_endmembers - 1, seed=settings.seed + restart))
-        spectra = refine(pixels, start, shade=True, iterations=150, pull=settings.pull)
+        spectra = refine(pixels, start, shade=True, iterations=settings.refine_iterations, pull=settings.pull)
         spectra = scale_materials(spectra, pixels, colours, bands)
         x = pixels.T[None, :, :, None]
         error = rmse(mix(fcls(x, spectra), spectra), x)
@@ -291,12 +296,13 @@ def make_maps(
                     f"{path} was made from other data or settings: delete it, or use another work directory"
                 )
             return torch.from_numpy(stored["maps"]), torch.from_numpy(stored["labels"])
+    device = next(unmixing.parameters()).device
     maps, labels = [], [pictures.labels]
     for start in range(0, len(pictures), _CHUNK):
         part = slice(start, start + _CHUNK)
-        r = to_reflectance(pictures.images[part], scale, settings.rgb_gamma)
-        y = pictures.labels[part] if settings.conditional_rgb else None
-        maps.append(quantise(unmixing.unmix_rgb(r, y)))
+        r = to_reflectance(pictures.images[part].to(device), scale, settings.rgb_gamma)
+        y = pictures.labels[part].to(device) if settings.conditional_rgb else None
+        maps.append(quantise(unmixing.unmix_rgb(r, y)).cpu())
     if settings.include_hsis or not len(pictures):
         for scene in scenes:
             found = _scene_maps(unmixing, scene, settings.size)
@@ -319,7 +325,9 @@ def _scene_maps(unmixing: UnmixingModel, scene: Scene, size: tuple[int, int]) ->
     windows = scene.windows(side, max(1, side // 2))
     if not len(windows):
         return torch.zeros(0, unmixing.endmembers.num_endmembers, *size, dtype=torch.uint8)
-    maps = [quantise(unmixing.unmix(windows[i : i + _CHUNK])) for i in range(0, len(windows), _CHUNK)]
+    device = next(unmixing.parameters()).device
+    starts = range(0, len(windows), _CHUNK)
+    maps = [quantise(unmixing.unmix(windows[i : i + _CHUNK].to(device))).cpu() for i in starts]
     return torch.cat(maps)[..., : size[0], : size[1]]
 
 

@@ -27,7 +27,9 @@ _ABUNDANCE_WEIGHT = 0.1
 class _Objective(nn.Module):
     """The loss of one batch as a module, so that precision and several devices apply to it."""
 
-    def __init__(self, model: UnmixingModel, scale: float, angle_weight: float, variation_weight: float) -> None:
+    def __init__(
+        self, model: UnmixingModel, scale: float, angle_weight: float, variation_weight: float
+    ) -> None:
         super().__init__()
         self.model, self.scale = model, scale
         self.angle_weight, self.variation_weight = angle_weight, variation_weight
@@ -90,7 +92,9 @@ def fit_unmixing(
         return module(*batch)  # type: ignore[no-any-return]
 
     model.theta.requires_grad_(learn_endmembers)
-    groups: list[dict[str, Any]] = [{"params": [p for n, p in model.named_parameters() if n != "theta"], "lr": lr}]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in model.named_parameters() if n != "theta"], "lr": lr}
+    ]
     if learn_endmembers:
         groups.append({"params": [model.theta], "lr": endmember_lr})
     history = fit_loop(
@@ -121,7 +125,11 @@ def _crops(
 
 
 def _check(
-    model: UnmixingModel, hsis: Sequence[Tensor], rgb: Tensor | None, labels: Tensor | None, rgb_labels: Tensor | None
+    model: UnmixingModel,
+    hsis: Sequence[Tensor],
+    rgb: Tensor | None,
+    labels: Tensor | None,
+    rgb_labels: Tensor | None,
 ) -> None:
     if not len(hsis):
         raise ShapeError("unmixing needs at least one hyperspectral image")
@@ -132,7 +140,9 @@ def _check(
         if x.shape[0] != bands:
             raise BandCountError(f"hyperspectral image {i} has {x.shape[0]} bands, the endmembers {bands}")
         if not torch.isfinite(x).all():
-            raise NoDataError(f"hyperspectral image {i} holds NaN or infinite pixels: crop or fill them before training")
+            raise NoDataError(
+                f"hyperspectral image {i} holds NaN or infinite pixels: crop or fill them before training"
+            )
     if rgb is not None and (rgb.ndim != 4 or rgb.shape[1] != 3 or not len(rgb)):
         raise ShapeError(f"RGB pictures must be (N, 3, H, W), at least one, got {tuple(rgb.shape)}")
     if rgb is not None and not torch.isfinite(rgb).all():

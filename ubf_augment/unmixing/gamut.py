@@ -107,7 +107,9 @@ def reproduction(
     {'coverage': 0.5, 'relative_error': 0.5303, 'angle': 45.0}
     """
     if made.shape != true.shape or true.numel() == 0:
-        raise ShapeError(f"images of equal shape, not empty, expected: {tuple(made.shape)}, {tuple(true.shape)}")
+        raise ShapeError(
+            f"images of equal shape, not empty, expected: {tuple(made.shape)}, {tuple(true.shape)}"
+        )
     error, norm = (made - true).norm(dim=1), true.norm(dim=1)
     lit = norm > 1e-3
     angle = spectral_angles(made, true)[lit].mean() if lit.any() else torch.zeros(())

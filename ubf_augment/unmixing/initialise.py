@@ -36,7 +36,9 @@ def vca(pixels: Float[Tensor, "n c"], count: int, *, seed: int = 0) -> Float[Ten
     if pixels.ndim != 2 or len(pixels) < count or count < 1:
         raise ShapeError(f"VCA needs pixels (N, C) with N ≥ {count}, got {tuple(pixels.shape)}")
     if count > pixels.shape[1]:
-        raise ShapeError(f"VCA finds at most one endmember per band: {count} asked for {pixels.shape[1]} bands")
+        raise ShapeError(
+            f"VCA finds at most one endmember per band: {count} asked for {pixels.shape[1]} bands"
+        )
     _check_finite(pixels)
     y = pixels.double()
     mean = y.mean(0)
@@ -58,7 +60,8 @@ def vca(pixels: Float[Tensor, "n c"], count: int, *, seed: int = 0) -> Float[Ten
         f = w - vertices @ (torch.linalg.pinv(vertices) @ w)
         chosen.append(int((z @ (f / f.norm().clamp_min(1e-12))).abs().argmax()))
         vertices[:, i] = z[chosen[-1]]
-    return denoised[chosen].clamp_min(0).to(pixels.dtype)
+    found: Tensor = denoised[chosen].clamp_min(0).to(pixels.dtype)
+    return found
 
 
 def refine(
@@ -73,8 +76,8 @@ def refine(
 
     minimises Σₙ ‖xₙ − Eᵀaₙ‖² + pull · N/P · Σₚ ‖Eₚ − x̄‖², the second term keeping the simplex small
     (Berman et al. 2004, doi:10.1109/TGRS.2004.835299). Each alternation starts from spectra extrapolated along the last change
-    and falls back to the plain ones where that did not lower the objective, which therefore never rises (Ang and Gillis 2019,
-    doi:10.1162/neco_a_01157); 50 such alternations do more than 600 plain ones.
+    and falls back to the plain ones where that did not lower the objective, which never ends above its start (Ang and Gillis
+    2019, doi:10.1162/neco_a_01157); 50 such alternations do more than 600 plain ones.
 
     Args:
         pixels: reflectance (N, C).
@@ -100,36 +103,43 @@ def refine(
     True
     """
     if pixels.ndim != 2 or spectra.ndim != 2 or pixels.shape[1] != spectra.shape[1]:
-        raise ShapeError(f"pixels (N, C) and spectra (P, C) expected, got {tuple(pixels.shape)}, {tuple(spectra.shape)}")
+        raise ShapeError(
+            f"pixels (N, C) and spectra (P, C) expected, got {tuple(pixels.shape)}, {tuple(spectra.shape)}"
+        )
     if shade and bool(spectra[-1].any()):
         raise ValueError("with shade=True the last spectrum must be zero: append it with with_shade")
     _check_finite(pixels)
     x, e = pixels.double(), spectra.double().clone()
     free = len(e) - 1 if shade else len(e)
     weight, beta, last, tried = pull * len(x) / free, 0.5, torch.inf, e
+
+    def objective(a: Tensor, spectra: Tensor) -> float:
+        volume = (spectra[:free] - x.mean(0)).square().sum()
+        return float((x - a @ spectra).square().sum() + weight * volume)
+
     for _ in range(iterations):
-        a, objective = _abundances(x, tried, free, weight)
-        if objective > last:
+        a = _abundances(x, tried)
+        if objective(a, tried) > last:
             beta, tried = beta / 2, e
-            a, objective = _abundances(x, e, free, weight)
+            a = _abundances(x, e)
         else:
             beta = min(1.1 * beta, 0.97)
-        last = objective
         # The last term is proximal: an endmember that no pixel holds stays where it is.
-        gram = a.T @ a + (weight + 1e-6 * len(x)) * torch.eye(free, dtype=x.dtype, device=x.device)
-        rhs = x.T @ a + weight * x.mean(0)[:, None] + 1e-6 * len(x) * tried[:free].T
+        gram = a[:, :free].T @ a[:, :free] + (weight + 1e-6 * len(x)) * torch.eye(
+            free, dtype=x.dtype, device=x.device
+        )
+        rhs = x.T @ a[:, :free] + weight * x.mean(0)[:, None] + 1e-6 * len(x) * tried[:free].T
         new = torch.cat([nnls(gram, rhs).T, e[free:]])
+        last = objective(a, new)
         tried, e = (new + beta * (new - e)).clamp_min(0), new
     return e.to(pixels.dtype)
 
 
-def _abundances(x: Tensor, e: Tensor, free: int, weight: float) -> tuple[Tensor, float]:
-    """Best abundances of the materials, and the objective of `refine` with them."""
+def _abundances(x: Tensor, e: Tensor) -> Tensor:
+    """Best abundances of pixels (N, C) under spectra (P, C)."""
     ridge = 1e-9 * e.square().sum(1).mean().clamp_min(1e-12)
     gram = e @ e.T + ridge * torch.eye(len(e), dtype=x.dtype, device=x.device)
-    a = solve_qp(gram, x @ e.T + ridge / len(e), sum_to_one=True)
-    spread = (e[:free] - x.mean(0)).square().sum()
-    return a[:, :free], float((x - a @ e).square().sum() + weight * spread)
+    return solve_qp(gram, x @ e.T + ridge / len(e), sum_to_one=True)
 
 
 def _check_finite(pixels: Tensor) -> None:

@@ -56,9 +56,13 @@ class UnmixingModel(nn.Module):
         self.wavelengths = endmembers.wavelengths
         self.names = endmembers.names
         self.shade = bool((endmembers.spectra[-1] == 0).all())
-        self.rgb_index = rgb_bands(self.wavelengths) if rgb_index is None else tuple(int(i) for i in rgb_index)
+        self.rgb_index = (
+            rgb_bands(self.wavelengths) if rgb_index is None else tuple(int(i) for i in rgb_index)
+        )
         if len(self.rgb_index) != 3 or not all(0 <= i < len(self.wavelengths) for i in self.rgb_index):
-            raise BandCountError(f"rgb_index must be three of the {len(self.wavelengths)} bands, got {self.rgb_index}")
+            raise BandCountError(
+                f"rgb_index must be three of the {len(self.wavelengths)} bands, got {self.rgb_index}"
+            )
         self.prior_weight = prior_weight
         p, c = endmembers.spectra.shape
         self.hsi_encoder = AbundanceEncoder(c, p, width=width, blocks=blocks)
@@ -86,7 +90,9 @@ class UnmixingModel(nn.Module):
     def set_spectra(self, spectra: Float[Tensor, "p c"]) -> None:
         """Replace E (the shade row stays zero)."""
         if spectra.shape != self.spectra.shape:
-            raise ShapeError(f"endmember spectra must be {tuple(self.spectra.shape)}, got {tuple(spectra.shape)}")
+            raise ShapeError(
+                f"endmember spectra must be {tuple(self.spectra.shape)}, got {tuple(spectra.shape)}"
+            )
         self.theta.copy_(_inverse_softplus(spectra[: len(self.theta)].clamp_min(1e-4)))
 
     @property
@@ -148,7 +154,12 @@ class UnmixingModel(nn.Module):
         a = cast(Tensor, self.rgb_encoder(rgb, y, generator))
         if not refine:
             return a
-        return fcls(rgb, self.spectra.detach()[:, list(self.rgb_index)], prior=a.detach(), prior_weight=self.prior_weight)
+        return fcls(
+            rgb,
+            self.spectra.detach()[:, list(self.rgb_index)],
+            prior=a.detach(),
+            prior_weight=self.prior_weight,
+        )
 
     def fit(
         self, hsis: Sequence[Float[Tensor, "c _ _"]], rgb: Float[Tensor, "n 3 _ _"] | None = None, *,

@@ -25,7 +25,10 @@ class SpatialSpectralBlock(nn.Module):
         self.spatial = nn.Sequential(_conv3(width), nn.ReLU(), _conv3(width))
         self.spectral = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1))
         self.attention = nn.Sequential(
-            nn.Conv2d(width, max(width // 8, 4), 1), nn.ReLU(), nn.Conv2d(max(width // 8, 4), width, 1), nn.Sigmoid()
+            nn.Conv2d(width, max(width // 8, 4), 1),
+            nn.ReLU(),
+            nn.Conv2d(max(width // 8, 4), width, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Float[Tensor, "b f h w"]) -> Float[Tensor, "b f h w"]:
@@ -102,7 +105,9 @@ class AbundanceEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "b p h w"], Float[Tensor, "b p h w"] | None]:
         """Mean of the logits, and the logarithm of their deviation if the network is probabilistic."""
         if x.ndim != 4:
-            raise ShapeError(f"images must be (B, C, H, W), got {tuple(x.shape)}: add a batch axis with x[None]")
+            raise ShapeError(
+                f"images must be (B, C, H, W), got {tuple(x.shape)}: add a batch axis with x[None]"
+            )
         if x.shape[1] != self.bands:
             raise BandCountError(f"the image has {x.shape[1]} bands, this encoder takes {self.bands}")
         z = (_expand(x) - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
@@ -123,7 +128,9 @@ class AbundanceEncoder(nn.Module):
         if y is None:
             return torch.full((len(x),), self.num_classes, device=x.device)
         if y.shape != (len(x),) or (len(y) and not 0 <= int(y.min()) <= int(y.max()) <= self.num_classes):
-            raise LabelError(f"classes must be ({len(x)},) integers from 0 to {self.num_classes} ({self.num_classes}: unknown)")
+            raise LabelError(
+                f"classes must be ({len(x)},) integers from 0 to {self.num_classes} ({self.num_classes}: unknown)"
+            )
         return y.to(x.device)
 
     def forward(

@@ -64,12 +64,12 @@ def fcls(
     scale = e.square().sum(1).mean().clamp_min(1e-12)
     ridge = max(prior_weight, 1e-9) * scale
     gram = e @ e.T + ridge * torch.eye(p, dtype=e.dtype, device=e.device)
-    out = torch.empty(b, p, h * w, dtype=x.dtype, device=x.device)
-    for i in range(b):
-        rhs = (e @ x[i].reshape(x.shape[1], -1).double()).T
-        start = 1 / p if prior is None else prior[i].reshape(p, -1).T.double()
-        out[i] = solve_qp(gram, rhs + ridge * start, sum_to_one=True).T.to(x.dtype)
-    return out.view(b, p, h, w)
+    rhs = torch.empty(b, p, h * w, dtype=e.dtype, device=x.device)
+    for i in range(b):  # image by image: double precision for all bands at once would need much memory
+        rhs[i] = e @ x[i].reshape(x.shape[1], -1).double()
+    rhs += ridge / p if prior is None else ridge * prior.reshape(b, p, -1).double()
+    a = solve_qp(gram, rhs.transpose(1, 2).reshape(-1, p), sum_to_one=True)
+    return a.view(b, h * w, p).transpose(1, 2).reshape(b, p, h, w).to(x.dtype)
 
 
 def nnls(gram: Float[Tensor, "p p"], rhs: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
@@ -89,8 +89,10 @@ def nnls(gram: Float[Tensor, "p p"], rhs: Float[Tensor, "n p"]) -> Float[Tensor,
 
 @torch.no_grad()
 def solve_qp(gram: Tensor, rhs: Tensor, *, sum_to_one: bool) -> Tensor:
-    """argmin ½ aᵀGa − rᵀa over a ≥ 0 (and Σa = 1), every row of ``rhs`` at once, in float64."""
-    return torch.cat([_active_set(gram, r, sum_to_one) for r in rhs.split(_CHUNK)]) if len(rhs) else rhs
+    """Solve argmin ½ aᵀGa − rᵀa over a ≥ 0 (and Σa = 1), every row of ``rhs`` at once, in float64."""
+    if not len(rhs):
+        return rhs
+    return torch.cat([_active_set(gram, rows, sum_to_one) for rows in torch.split(rhs, _CHUNK)])
 
 
 def _active_set(gram: Tensor, rhs: Tensor, sum_to_one: bool) -> Tensor:
@@ -124,7 +126,9 @@ def _active_set(gram: Tensor, rhs: Tensor, sum_to_one: bool) -> Tensor:
         gain = rhs[todo] - new @ gram - nu[:, None]
         gain = torch.where(s, -torch.inf, gain)
         value, index = gain.max(1)
-        stuck = blocked & (entering[todo] == blocking) & (step <= 1e-14)  # the entering index leaves at once: rounding
+        stuck = (
+            blocked & (entering[todo] == blocking) & (step <= 1e-14)
+        )  # the entering index leaves at once: rounding
         done = (~blocked & (value <= tol)) | stuck
         add = ~blocked & ~done
         s[rows[add], index[add]] = True
@@ -141,10 +145,10 @@ def _equality_solve(gram: Tensor, rhs: Tensor, support: Tensor, sum_to_one: bool
     p = gram.shape[0]
     if p < 63:  # a support is one integer, which sorts much faster than rows
         bits = torch.arange(p, device=gram.device)
-        codes, which = (support.long() << bits).sum(1).unique(return_inverse=True)
+        codes, which = torch.unique((support.long() << bits).sum(1), return_inverse=True)
         masks = ((codes[:, None] >> bits) & 1).to(gram.dtype)
     else:
-        rows_of, which = support.unique(dim=0, return_inverse=True)
+        rows_of, which = torch.unique(support, dim=0, return_inverse=True)
         masks = rows_of.to(gram.dtype)
     size = p + 1 if sum_to_one else p
     kkt = torch.zeros(len(masks), size, size, dtype=gram.dtype, device=gram.device)
