@@ -1,8 +1,8 @@
 # Every target makes its own environment in .venv; nothing but Python >= 3.11 and make is needed before.
-#   make demo            the two-minute tour: samples, then a training with and without augmentation, into demo/
+#   make demo            samples, then a training with and without augmentation, into demo/ (some minutes)
 #   make test            the quick tests and the examples in the docstrings; SLOW=1 adds the slow ones, GPU=1 those for CUDA
 #   make lint            style, types, and the direction of imports
-#   make docs            the documentation, into site/
+#   make docs            the documentation, into site/html/
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?=
@@ -32,7 +32,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs site/html
 
 clean:
 	rm -rf $(VENV) build dist site demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

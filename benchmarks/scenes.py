@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ubf_augment import read_hsi
 from ubf_augment.spectra import sort_bands
@@ -68,18 +69,18 @@ def chikusei(data: Path) -> tuple[Tensor, Tensor]:
     return hsi.image, hsi.wavelengths
 
 
-def aid(data: Path, size: int, per_class: int) -> Iterator[tuple[str, Tensor]]:
-    """Class by class: name and AID pictures, uint8 (N, 3, size, size), shrunk with antialiasing."""
+def aid(data: Path, size: tuple[int, int], per_class: int) -> Iterator[tuple[str, Tensor]]:
+    """Class by class: name and evenly chosen AID pictures, uint8 (N, 3, H, W), shrunk with antialiasing."""
     from PIL import Image
 
     for folder in sorted(p for p in (data / "rgb" / "aid150").iterdir() if p.is_dir()):
         files = sorted(folder.glob("*.jpg"))
-        pictures = []
-        for path in files[:: max(1, len(files) // per_class)][:per_class]:
-            with Image.open(path) as picture:
-                small = picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS, reducing_gap=None)
-            pictures.append(torch.from_numpy(np.array(small)).movedim(-1, 0))
-        yield folder.name, torch.stack(pictures)
+        chosen = files[:: max(1, len(files) // per_class)][:per_class]
+        pictures = torch.stack([torch.from_numpy(np.array(Image.open(f).convert("RGB"))) for f in chosen])
+        small = F.interpolate(
+            pictures.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False
+        )
+        yield folder.name, small.round().clamp(0, 255).to(torch.uint8)
 
 
 SENTINEL2_NM = {

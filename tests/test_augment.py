@@ -507,6 +507,8 @@ def test_image_alone() -> None:
         augmenter()(x, y, y)
     with pytest.raises(TypeError, match="got int"):
         augmenter()(1)
+    with pytest.raises(TypeError, match="from_pretrained"):
+        UBFAugment("aid-chikusei")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
 
 
 class Scenes(NonGeoDataset):
-    classes = list(CLASSES)
-
     def __init__(self, split: str = "train", n: int = 24, order: tuple[int, ...] = (0, 1, 2)) -> None:
         self.x, y = real_batch(n, 32, {"train": 0, "val": 1, "test": 2}[split])
         self.y = torch.tensor(order)[y]

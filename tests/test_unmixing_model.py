@@ -291,7 +291,7 @@ def test_the_class_resolves_what_red_green_blue_cannot() -> None:
 def test_the_probabilistic_encoder_knows_what_it_does_not_know() -> None:
     x, _ = class_data()
     model = build(probabilistic=True)
-    model.fit(x, steps=200, learn_endmembers=False, lr=1e-2, **FIT)
+    model.fit(x, steps=400, learn_endmembers=False, lr=1e-2, **FIT)
     unseen = torch.cat([images(3, seed=70 + k, plant=k) for k in range(2)])
     rgb = unseen[:, [5, 3, 1]]
     truth = torch.cat([abundances(3, seed=70 + k, plant=k) for k in range(2)])

@@ -98,9 +98,14 @@ class UBFAugment(nn.Module):
         UnknownClassError: if ``class_map`` or ``bank`` names an unknown class, or (strict) a class stays
             unmatched.
 
-    >>> synth = HSISynthesizer.from_pretrained("aid-chikusei")  # doctest: +SKIP
-    >>> augment = UBFAugment(synth, classes=["Sea", "Crop"], class_map={"Crop": "Farmland"})  # doctest: +SKIP
-    >>> batch = augment({"image": x, "label": y})  # doctest: +SKIP
+    >>> from ubf_augment import Endmembers, get_generator
+    >>> E = Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), [490, 560, 665], ("soil", "shade"))
+    >>> g = get_generator("ddpm", num_endmembers=2, size=(8, 8), num_classes=2, widths=(16, 16))
+    >>> synth = HSISynthesizer(E, g, classes=["field", "forest"])
+    >>> augment = UBFAugment(synth, 1.0, classes=["wood", "lake"], class_map={"wood": "forest"}, seed=0)
+    >>> batch = augment({"image": torch.rand(2, 3, 8, 8), "label": torch.tensor([0, 1])})
+    >>> batch["is_synthetic"].tolist()  # nothing here knows lakes
+    [True, False]
     """
 
     def __init__(
@@ -126,6 +131,8 @@ class UBFAugment(nn.Module):
         label_key: str = "label",
     ) -> None:
         super().__init__()
+        if isinstance(synth, str):
+            raise TypeError(f"give a synthesizer: UBFAugment(HSISynthesizer.from_pretrained({synth!r}))")
         if not 0 <= p <= 1:
             raise ValueError(f"p must lie in [0, 1], got {p}")
         if not 0 <= strength <= 1:

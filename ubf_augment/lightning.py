@@ -45,8 +45,8 @@ class UBFCallback(Callback):
         synth: a synthesizer, instead of ``pretrained``.
         augment: a ready `UBFAugment`, instead of both and of all that follows.
         classes: names of the data set's classes in label order; by default ``classes`` of its training set.
-        p, strategy, labels, placement, class_map, strict, seed, strength, endmember_std, brightness_std,
-            correlation_nm, residual, sample_options: see `UBFAugment`.
+        p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`.
+        strength, endmember_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
 
     Attributes:
         augment: the module, None before fitting if it is yet to be built.

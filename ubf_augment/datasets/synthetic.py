@@ -45,6 +45,13 @@ class SyntheticHSIDataset(Dataset[Any]):
     Raises:
         UnknownClassError: if a class that is wanted is unknown to the synthesizer.
         ValueError: if a number is negative.
+
+    >>> from ubf_augment import Endmembers, get_generator
+    >>> E = Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), [490, 560, 665], ("soil", "shade"))
+    >>> g = get_generator("ddpm", num_endmembers=2, size=(8, 8), num_classes=2, widths=(16, 16))
+    >>> data = SyntheticHSIDataset(HSISynthesizer(E, g, classes=["field", "forest"]), {"forest": 3}, seed=0)
+    >>> len(data), data[0]["image"].shape, data[0]["label"]
+    (3, torch.Size([3, 8, 8]), 1)
     """
 
     def __init__(
@@ -279,7 +286,24 @@ def balance(
     wanted = {k: 0 if k in index.unknown else n for k, n in wanted.items()}
     first = dataset[0]
     pair = not isinstance(first, Mapping)
-    image = torch.as_tensor(first[0] if pair else first[image_key])
+    image, label = (first[0], first[1]) if pair else (first[image_key], first[label_key])
+    _check_image(image := torch.as_tensor(image), synth)
+    extra = SyntheticHSIDataset(
+        synth,
+        wanted,
+        seed,
+        classes=names,
+        class_map=class_map,
+        transform=_Renamed(None if pair else (image_key, label_key), image, label, transform),
+        residual=residual,
+        size=(image.shape[1], image.shape[2]),
+        cache=cache,
+        options=options,
+    )
+    return _Concat([dataset if pair else _Labelled(dataset, image_key, label_key), extra])
+
+
+def _check_image(image: Tensor, synth: HSISynthesizer) -> None:
     if image.ndim != 3:
         raise ShapeError(f"images must be (C, H, W), the first one has shape {tuple(image.shape)}")
     if not image.is_floating_point():
@@ -288,21 +312,6 @@ def balance(
         raise BandCountError(
             f"the images have {image.shape[0]} bands, the synthesizer {synth.num_bands}: see synth.adapt"
         )
-    extra = SyntheticHSIDataset(
-        synth,
-        wanted,
-        seed,
-        classes=names,
-        class_map=class_map,
-        transform=_Renamed(
-            None if pair else (image_key, label_key), image, first[1 if pair else label_key], transform
-        ),
-        residual=residual,
-        size=(image.shape[1], image.shape[2]),
-        cache=cache,
-        options=options,
-    )
-    return _Concat([dataset if pair else _Labelled(dataset, image_key, label_key), extra])
 
 
 def _inherited(dataset: Any, name: str) -> Any:

@@ -66,9 +66,9 @@ def fcls(
     gram = e @ e.T + ridge * torch.eye(p, dtype=e.dtype, device=e.device)
     rhs = torch.empty(b, p, h * w, dtype=e.dtype, device=x.device)
     for i in range(b):  # image by image: double precision for all bands at once would need much memory
-        rhs[i] = e @ x[i].reshape(x.shape[1], -1).double()
-    rhs += ridge / p if prior is None else ridge * prior.reshape(b, p, -1).double()
-    a = solve_qp(gram, rhs.transpose(1, 2).reshape(-1, p), sum_to_one=True)
+        rhs[i] = e @ x[i].reshape(x.shape[1], h * w).double()
+    rhs += ridge / p if prior is None else ridge * prior.reshape(b, p, h * w).double()
+    a = solve_qp(gram, rhs.transpose(1, 2).reshape(b * h * w, p), sum_to_one=True)
     return a.view(b, h * w, p).transpose(1, 2).reshape(b, p, h, w).to(x.dtype)
 
 

@@ -1,0 +1,108 @@
+"""What `UBFAugment` costs in a training step: ResNet-18, batch 32, 64×64, 59 bands.
+
+    python benchmarks/step_time.py --preset full --bundle aid-chikusei --threads 2
+
+Plain step, then the same step with UBFAugment(p=0.5) before it, one strategy after the other, in one process and interleaved
+(plain, generate, bank, …, plain, generate, …), so that what else the machine does falls on all alike. Warm-up first, then the
+median and the interquartile range. "Added" is the median of the augmentation alone, timed inside the same step.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common import Result, arguments, median
+from scenes import aid
+
+
+from ubf_augment import HSISynthesizer, UBFAugment
+
+STRATEGIES = ("generate", "bank", "edit", "fuse", "vary")
+SETTINGS = {"batch": 32, "p": 0.5, "model": "resnet18", "rounds": {"quick": 5, "full": 25}, "warmup": 2}
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add what to measure."""
+    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    """Time every strategy."""
+    import timm
+
+    args = arguments(__doc__ or "", options)
+    synth = HSISynthesizer.from_pretrained(args.bundle, device=args.device)
+    name, size = Path(args.bundle).name, synth.size
+    result = Result(
+        "step_time" if name == "aid-chikusei" else f"step_time-{name}", "Time of a training step", "made images.", args, [0],
+        SETTINGS | {"bundle": name, "size": list(size), "bands": synth.num_bands}, device=args.device,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = timm.create_model(SETTINGS["model"], in_chans=synth.num_bands, num_classes=synth.num_classes).to(args.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    known = [c for c in synth.classes if (args.data / "rgb" / "aid150" / c).is_dir()]
+    y = torch.arange(SETTINGS["batch"], device=args.device) % max(1, len(known))
+    x = synth.sample(y, seed=0, steps=4)
+    bank = {kind: pictures for kind, pictures in aid(args.data, size, 8) if kind in known}
+
+    augments: dict[str, UBFAugment | None] = {"plain": None}
+    for strategy in STRATEGIES:
+        if strategy != "bank" or bank:
+            augments[strategy] = UBFAugment(
+                synth, p=SETTINGS["p"], strategy=strategy, bank=bank if strategy == "bank" else None, seed=0
+            )
+
+    def step(augment: UBFAugment | None) -> float:
+        start = now(args.device)
+        images, labels = (x, y) if augment is None else augment(x, y)
+        between = now(args.device)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return between - start
+
+    whole, added = measure(augments, step, args.preset, args.device)
+    base = median(whole["plain"])["centre"]
+    rows = [
+        ["plain" if s == "plain" else f"UBFAugment(p=0.5), {s}", median(whole[s]), median(added[s]), median(whole[s])["centre"] / base]
+        for s in augments
+    ]  # fmt: skip
+    result.table("Milliseconds a step", ["step", "whole", "augmentation alone", "× plain"], rows, [1, 1, 2])
+    result.runs += [{"strategy": s, "whole_ms": whole[s], "augmentation_ms": added[s]} for s in augments]
+    result.notes.append("Median ± interquartile range.")
+    result.write()
+
+
+def measure(
+    augments: dict[str, UBFAugment | None], step: Callable[[UBFAugment | None], float], preset: str, device: str
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Milliseconds of whole steps and of the augmentation in them."""
+    whole: dict[str, list[float]] = {name: [] for name in augments}
+    added: dict[str, list[float]] = {name: [] for name in augments}
+    for turn in range(SETTINGS["warmup"] + SETTINGS["rounds"][preset]):
+        for name, augment in augments.items():
+            start = now(device)
+            augmentation = step(augment)
+            if turn >= SETTINGS["warmup"]:
+                whole[name].append(1000 * (now(device) - start))
+                added[name].append(1000 * augmentation)
+    return whole, added
+
+
+def now(device: str) -> float:
+    """Seconds, after the device has finished what it was asked."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+
+
+if __name__ == "__main__":
+    main()

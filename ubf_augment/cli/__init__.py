@@ -1,0 +1,88 @@
+"""The command ``ubf``: fit, adapt, sample, list, demo.
+
+Each command lives in a module of its own, which is only imported when that command is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ubf_augment.errors import UBFError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+COMMANDS = {
+    "fit": "train a bundle from hyperspectral images and folders of RGB pictures",
+    "adapt": "bring a bundle to another sensor, from some of its images",
+    "sample": "write labelled synthetic images as GeoTIFFs",
+    "list": "list the packaged bundles, or describe one",
+    "demo": "samples, and a training with and without augmentation, in a few minutes",
+}
+"""Name → summary; ``ubf_augment.cli.<name>.run`` does it, and its signature is the command's options."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code: 0 done, 2 wrong input, 130 interrupted.
+
+    Args:
+        argv: arguments after ``ubf``; those of the process by default.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    parser, functions = build_parser(words)
+    try:
+        options = parser.parse_args(words)
+    except SystemExit as stop:  # --help, --version, or arguments that do not parse: all is said
+        return int(stop.code or 0)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        chosen = parser.instantiate_classes(options)[options.command].as_dict()
+        chosen.pop("config", None)
+        functions[options.command](**chosen)
+    except KeyboardInterrupt:
+        print("ubf: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (UBFError, ValueError, OSError, ModuleNotFoundError) as error:
+        if debug:
+            raise
+        print(f"ubf {options.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser(words: Sequence[str] = ()) -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
+    """Build the parser; only the command that ``words`` name gets its options, which keeps ``ubf --help`` quick.
+
+    Returns:
+        The parser, and the functions of the commands that are complete.
+    """
+    from jsonargparse import ArgumentParser
+
+    import ubf_augment
+
+    parser = ArgumentParser(prog="ubf", description=str(ubf_augment.__doc__).splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"ubf_augment {ubf_augment.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subcommands(dest="command", required=False)
+    functions: dict[str, Callable[..., Any]] = {}
+    named = next((w for w in words if not w.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        child = ArgumentParser(description=summary[:1].upper() + summary[1:] + ".")
+        if name == named:
+            functions[name] = import_module(f"ubf_augment.cli.{name}").run
+            child.add_argument("--config", action="config", help="YAML file with any of the options below")
+            child.add_function_arguments(functions[name])
+        commands.add_subcommand(name, child, help=summary)
+    return parser, functions
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,119 @@
+"""``ubf adapt``: bring a bundle to another sensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ubf_augment.cli.inputs import ReadOptions, class_folders, read_scenes
+from ubf_augment.cli.output import say
+from ubf_augment.datasets import HSIFolder
+from ubf_augment.errors import NoDataError
+from ubf_augment.io import list_hsi
+from ubf_augment.synthesis import HSISynthesizer
+
+_SHOWN = 6
+
+
+def run(
+    bundle: str,
+    images: Path,
+    out: Path,
+    *,
+    wavelengths: str | list[float] | None = None,
+    read: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
+    rgb_bands: tuple[int, int, int] | None = None,
+    class_map: dict[str, str] | None = None,
+    rgb_scale: float | None = None,
+    ridge: float = 1e-2,
+    rank: int = 8,
+    max_pixels: int = 200_000,
+    seed: int = 0,
+    sensor: str = "",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16",
+    sheet: bool = True,
+) -> None:
+    """Bring a bundle to a new sensor, in seconds: new endmembers and residuals, the same generator.
+
+    Args:
+        bundle: packaged name, directory, or Hugging Face Hub id.
+        images: image, folder of images, or folder of class folders. Classes of the bundle's names (or those
+            given by class_map) get endmembers of their own.
+        out: directory of the new bundle.
+        wavelengths: short for read.wavelengths: band centres in nm, a list or a text file.
+        read: how the images are read.
+        rgb_bands: 0-based bands of red, green and blue; by wavelength if not given.
+        class_map: class folder → class of the bundle, where the names differ.
+        rgb_scale: reflectance of white in RGB pictures.
+        ridge: weight of the present spectra in the new ones.
+        rank: of the residual model.
+        max_pixels: how many pixels to use.
+        seed: chooses them.
+        sensor: name for the model card.
+        dtype: how weights are stored.
+        sheet: write adaptation.png, images beside their reconstruction.
+    """
+    synth = HSISynthesizer.from_pretrained(bundle)
+    if wavelengths is not None:
+        if read.wavelengths is not None:
+            raise ValueError("give --wavelengths or --read.wavelengths, not both")
+        from dataclasses import replace
+
+        read = replace(read, wavelengths=wavelengths)
+    data, nm, fwhm = _load(images.expanduser(), read)
+    say(f"{len(data)} images, {len(nm)} bands, {nm[0]:g}–{nm[-1]:g} nm")
+    new = synth.adapt(
+        data, wavelengths=nm, rgb_bands=rgb_bands, fwhm=fwhm, class_map=class_map, rgb_scale=rgb_scale, rank=rank,
+        ridge=ridge, max_pixels=max_pixels, seed=seed, sensor=sensor,
+    )  # fmt: skip
+    new.save_pretrained(out, dtype=dtype)
+    if sheet:
+        _draw(new, data, out)
+    found = new.card["adaptation"]
+    before, after = found["rmse_before"], found["rmse_after"]
+    say(
+        f"adapted in {found['seconds']:.1f} s. RMSE from red, green and blue: {after:.4f} over all bands "
+        f"(before, over the bands that the bundle covers: {before:.4f}); from all bands: {found['rmse_unmixed']:.4f}"
+    )
+    own = found["classes_with_own_endmembers"]
+    say(f"classes with endmembers of their own: {', '.join(own) if own else 'none'}")
+    say(f"bundle in {out}")
+
+
+def _load(path: Path, read: ReadOptions) -> tuple[Any, torch.Tensor, Any]:
+    """A data set (labelled if there are class folders) or a list of images, their wavelengths and band widths."""
+    if path.is_dir() and class_folders(path) and not any(f.is_file() for f in path.iterdir()):
+        for folder in class_folders(path):
+            list_hsi(folder)  # says which class is empty
+        data = HSIFolder(path, **read.arguments())
+        return data, data.wavelengths, None
+    scenes, _ = read_scenes(path, read)
+    if bad := [s for s in scenes if not bool(s.mask.all())]:
+        raise NoDataError(
+            f"{bad[0].meta.get('path', path)} has {int((~bad[0].mask).sum())} pixels without data: crop the image, or leave "
+            "out the bands at fault with --read.drop_bands"
+        )
+    first = scenes[0]
+    if odd := [s for s in scenes if len(s.wavelengths) != len(first.wavelengths)]:
+        raise ValueError(
+            f"{odd[0].meta.get('path')} has {len(odd[0].wavelengths)} bands, {first.meta.get('path')} "
+            f"{len(first.wavelengths)}: adapt one sensor at a time"
+        )
+    return [s.image for s in scenes], first.wavelengths, first.meta.get("fwhm")
+
+
+def _draw(synth: HSISynthesizer, data: Any, out: Path) -> None:
+    """Images of the new sensor beside what their abundances give."""
+    from ubf_augment.report import comparison_sheet
+
+    chosen = range(0, len(data), max(1, len(data) // _SHOWN))[:_SHOWN]
+    items = [data[i] for i in chosen]
+    images = [item["image"] if isinstance(item, dict) else item for item in items]
+    side = min(128, *(min(x.shape[1:]) for x in images))
+    real = torch.stack([x[:, :side, :side] for x in images])
+    made = synth.mix(synth.unmix(real)).cpu()
+    comparison_sheet(
+        real, made, synth.wavelengths, title="unmixed and mixed again", path=out / "adaptation.png"
+    )
