@@ -2,12 +2,12 @@
 
     python benchmarks/adapt.py --preset full --bundle aid-chikusei
 
-A part of the images adapts, the others are measured, several random splits: every image's red, green and blue bands are unmixed
-with the bundle's RGB encoder and decoded to all bands ("RGB path": what generated images go through), and all its bands are unmixed
-by FCLS and decoded ("unmixed": the mixing model's own error). "Before" are the bundle's endmembers carried to the new bands by
-`HSISynthesizer.adapt`'s first step, resampling, which exists only inside the bundle's range: compare it with "after" on those
-bands. Relative error is RMSE over the root mean square of the image. Per-class endmembers need labels and classes that the bundle
-knows: the classes of EuroSAT are mapped to those of AID.
+A part of the images adapts, the others are measured, several random splits: every image's red, green and blue bands are
+unmixed with the bundle's RGB encoder and decoded to all bands ("RGB path": what generated images go through), and all its
+bands are unmixed by FCLS and decoded ("unmixed": the mixing model's own error). "Before" are the bundle's endmembers
+resampled to the new bands, which exist only inside the bundle's range: compare it with "after" on those bands. Relative error
+is RMSE over the root mean square of the image. Per-class endmembers need labels and classes that the bundle knows: each class
+of EuroSAT goes to one of AID, no two to the same; which one matters only for the class that samples are drawn from.
 """
 
 from __future__ import annotations
@@ -86,12 +86,17 @@ def split(count: int, labels: list[str] | None, seed: int) -> tuple[list[int], l
 
 
 @torch.no_grad()
-def measure(synth: HSISynthesizer, images: Tensor, nm: Tensor, labels: list[str] | None, seed: int) -> dict[str, Any]:
+def measure(
+    synth: HSISynthesizer, images: Tensor, nm: Tensor, labels: list[str] | None, seed: int
+) -> dict[str, Any]:
     """Adapt on one half, measure the other."""
     train, test = split(len(images), labels, seed)
     start = time.monotonic()
     new = synth.adapt(
-        images[train], wavelengths=nm, labels=None if labels is None else [labels[i] for i in train], seed=seed
+        images[train],
+        wavelengths=nm,
+        labels=None if labels is None else [labels[i] for i in train],
+        seed=seed,
     )
     seconds = time.monotonic() - start
     x, y = images[test], None if labels is None else [labels[i] for i in test]
@@ -143,17 +148,28 @@ def tabulate(result: Result, found: dict[str, list[dict[str, Any]]], cases: dict
         [f"{centre:.0f}", *(mean([v[key][i] for v in found[case]]) for case in sentinel for key in PER_BAND)]
         for i, centre in enumerate(nm)
     ]
-    columns = ["band (nm)", *(f"{case.split(', ')[1]}: {what}" for case in sentinel for what in PER_BAND.values())]
+    columns = [
+        "band (nm)",
+        *(f"{case.split(', ')[1]}: {what}" for case in sentinel for what in PER_BAND.values()),
+    ]
     result.table("EuroSAT, RMSE per band", columns, rows, [4] * (len(columns) - 1))
     for case, values in found.items():
         before, after = (mean([v[k] for v in values])["centre"] for k in keys[1:3])
-        result.claim(f"{case}: adapting lowers the error on bands in range", after < before, f"{before:.4f} to {after:.4f}")
+        result.claim(
+            f"{case}: adapting lowers the error on bands in range",
+            after < before,
+            f"{before:.4f} to {after:.4f}",
+        )
         slowest = max(v["seconds"] for v in values)
         result.claim(f"{case}: adapting takes less than a minute", slowest < 60, f"{slowest:.1f} s")
     if len(sentinel) == 2:
         shared, own = (mean([v["rmse_after"] for v in found[case]])["centre"] for case in sentinel)
-        result.claim("endmembers per class lower the error of the RGB path", own < shared, f"{shared:.4f} to {own:.4f}")
-    result.notes.append("Mean ± standard deviation over random splits of the same images, which are not independent.")
+        result.claim(
+            "endmembers per class lower the error of the RGB path", own < shared, f"{shared:.4f} to {own:.4f}"
+        )
+    result.notes.append(
+        "Mean ± standard deviation over random splits of the same images, which are not independent."
+    )
 
 
 PER_BAND = {"rmse_per_band": "RGB path", "rmse_per_band_unmixed": "unmixed"}
@@ -168,28 +184,38 @@ def picture(args: Namespace, result: Result, synth: HSISynthesizer, cases: dict[
     from matplotlib import pyplot as plt
 
     columns = ("true colour", "decoded", "infrared, red, green", "decoded", "RMSE per band")
-    figure, axes = plt.subplots(len(cases), 5, figsize=(12, 2.5 * len(cases)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        len(cases), 5, figsize=(12, 2.5 * len(cases)), layout="constrained", squeeze=False
+    )
     for line, (case, (images, nm, labels)) in zip(axes, cases.items(), strict=True):
         train, test = split(len(images), labels, 0)
-        new = synth.adapt(images[train], wavelengths=nm, labels=None if labels is None else [labels[i] for i in train])
+        new = synth.adapt(
+            images[train], wavelengths=nm, labels=None if labels is None else [labels[i] for i in train]
+        )
         shown = test[len(test) // 2]
         x, y = images[shown][None], None if labels is None else [labels[shown]]
         made = new.mix(rgb_abundances(new, x, nm, y), y)
         natural = list(rgb_bands(nm))
         infrared = [int((nm - 842).abs().argmin()), *natural[:2]]
-        for axis, cube, bands in zip(line, (x, made, x, made), (natural, natural, infrared, infrared), strict=False):
+        for axis, cube, bands in zip(
+            line, (x, made, x, made), (natural, natural, infrared, infrared), strict=False
+        ):
             white = float(x[0, bands].quantile(0.99))
             axis.imshow((cube[0, bands] / white).clamp(0, 1).movedim(0, -1))
             axis.set_axis_off()
         per_band = [[r[k] for r in result.runs if r["case"] == case] for k in PER_BAND]
         for values, label in zip(per_band, PER_BAND.values(), strict=True):
-            line[4].plot(nm, torch.tensor(values).mean(0), ".-" if len(nm) < 20 else "-", label=label, linewidth=1)
+            line[4].plot(
+                nm, torch.tensor(values).mean(0), ".-" if len(nm) < 20 else "-", label=label, linewidth=1
+            )
         line[4].legend(fontsize=6)
         line[4].tick_params(labelsize=6)
         line[4].set_xlabel("nm", fontsize=6)
         for axis, title in zip(line, columns, strict=True):
             axis.set_title(title, fontsize=7)
-        line[0].text(-0.06, 0.5, case, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=6)
+        line[0].text(
+            -0.06, 0.5, case, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=6
+        )
     suffix = "" if args.preset == "full" else "-quick"
     figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
     plt.close(figure)

@@ -6,8 +6,8 @@ Columns 0–87 of block 282 train everything, columns 96–127 test it (eight co
 materials and shade, or five materials; and P = 8 for comparison. Abundances that sum to one have P − 1 degrees of freedom, so
 P − 1 principal components of the training pixels, and their mean, are what any P endmembers could reach on the training
 pixels, constraints aside; they are measured on the test pixels like everything else. The quadratic regression predicts every
-band from 1, R, G, B and their products. Endmembers start as in `HSISynthesizer.fit`: VCA with several restarts, of which the one that reconstructs the training
-pixels best is kept, then `refine`.
+band from 1, R, G, B and their products. Endmembers start as in `HSISynthesizer.fit`: VCA with several restarts, of which the
+one that reconstructs the training pixels best is kept, then `refine`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def main() -> None:
 def quality(made: Tensor, true: Tensor) -> dict[str, float]:
     """RMSE, PSNR (peak 1), SSIM, SAD (degrees) of (1, C, H, W)."""
     found = {name: float(getattr(metrics, name)(made, true)) for name in METRICS if name != "psnr"}
-    return found | {"psnr": float(metrics.psnr(made, true, over="cube"))}  # a band given as input has no error at all
+    return found | {
+        "psnr": float(metrics.psnr(made, true, over="cube"))
+    }  # a band given as input has no error at all
 
 
 def linear_bounds(cube: Tensor, nm: Tensor) -> dict[str, dict[str, float]]:
@@ -78,7 +80,9 @@ def linear_bounds(cube: Tensor, nm: Tensor) -> dict[str, dict[str, float]]:
         _, _, directions = torch.linalg.svd(source - centre, full_matrices=False)
         for p in sorted({p for p, _ in MODELS.values()}):
             basis = directions[: p - 1]
-            out[f"PCA, {p - 1} components{what}"] = quality(shaped((pixels - centre) @ basis.T @ basis + centre), test)
+            out[f"PCA, {p - 1} components{what}"] = quality(
+                shaped((pixels - centre) @ basis.T @ basis + centre), test
+            )
     bands = list(rgb_bands(nm))
     weights = torch.linalg.lstsq(_quadratic(train[:, bands]), train).solution
     out[QUADRATIC] = quality(shaped(_quadratic(pixels[:, bands]) @ weights), test)
@@ -129,7 +133,9 @@ def initial(pixels: Tensor, p: int, shade: bool, seed: int) -> Tensor:
 def tabulate(result: Result, bounds: dict[str, Any], found: dict[str, Any]) -> None:
     """One row per model."""
     columns = ["model", "RMSE", "× bound", "PSNR (dB)", "SSIM", "SAD (°)"]
-    rows: list[list[Any]] = [[name, v["rmse"], None, v["psnr"], v["ssim"], v["sad"]] for name, v in bounds.items()]
+    rows: list[list[Any]] = [
+        [name, v["rmse"], None, v["psnr"], v["ssim"], v["sad"]] for name, v in bounds.items()
+    ]
     for name, values in found.items():
         base = bound(bounds, name.split(", ")[-1])
         cells = [mean([v[m] for v in values]) for m in METRICS]

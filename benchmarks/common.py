@@ -30,7 +30,9 @@ def arguments(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", choices=("quick", "full"), default="quick", help="quick: a look; full: published")
+    parser.add_argument(
+        "--preset", choices=("quick", "full"), default="quick", help="quick: a look; full: published"
+    )
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0; by the preset if not given")
     parser.add_argument("--data", type=Path, help="folder of real images: $UBF_DATA, or ../shared/data")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where results go")
@@ -42,7 +44,9 @@ def arguments(
     root = HERE.parent
     args.data = args.data or Path(os.environ.get("UBF_DATA") or root.parent / "shared" / "data")
     if not args.data.is_dir():
-        parser.error(f"no real images at {args.data}: set UBF_DATA or --data to the folder of hsi/, msi/ and rgb/")
+        parser.error(
+            f"no real images at {args.data}: set UBF_DATA or --data to the folder of hsi/, msi/ and rgb/"
+        )
     torch.set_num_threads(args.threads)
     return args
 
@@ -64,10 +68,17 @@ class Result:
     notes: list[str] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: Sequence[int]) -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: Sequence[int]
+    ) -> None:
         """Add a table; ``digits`` after the point for each column but the first."""
         self.tables.append(
-            {"title": title, "columns": list(columns), "digits": list(digits), "rows": [list(r) for r in rows]}
+            {
+                "title": title,
+                "columns": list(columns),
+                "digits": list(digits),
+                "rows": [list(r) for r in rows],
+            }
         )
 
     def claim(self, text: str, holds: bool, measured: str) -> None:
@@ -106,7 +117,9 @@ class Journal:
     def __init__(self, name: str, args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         import hashlib
 
-        mark = hashlib.sha256(json.dumps([settings, args.preset], sort_keys=True, default=str).encode()).hexdigest()
+        mark = hashlib.sha256(
+            json.dumps([settings, args.preset], sort_keys=True, default=str).encode()
+        ).hexdigest()
         self.path = HERE.parent / "runs" / "benchmarks" / f"{name}-{mark[:12]}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if args.fresh:
@@ -139,7 +152,9 @@ def mean(values: Sequence[float]) -> dict[str, Any]:
 
 def median(values: Sequence[float]) -> dict[str, Any]:
     """Median and interquartile range of a cell."""
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (0.0, 0.0, 0.0)
+    low, _, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (0.0, 0.0, 0.0)
+    )
     return {"centre": statistics.median(values), "spread": high - low, "n": len(values), "kind": MEDIAN}
 
 
@@ -206,7 +221,9 @@ def markdown(content: Mapping[str, Any]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     for claim in content["claims"]:
-        lines.append(f"- {'holds' if claim['holds'] else '**does not hold**'}: {claim['text']} ({claim['measured']})")
+        lines.append(
+            f"- {'holds' if claim['holds'] else '**does not hold**'}: {claim['text']} ({claim['measured']})"
+        )
     lines += ["", *content["notes"], ""]
     return "\n".join(lines)
 
@@ -234,7 +251,11 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 def violations(value: Any, schema: Mapping[str, Any], at: str = "result") -> list[str]:
     """Where ``value`` departs from ``schema``, in the part of JSON Schema that schema.json uses."""
     if "anyOf" in schema:
-        return [] if any(not violations(value, s, at) for s in schema["anyOf"]) else [f"{at}: fits no alternative"]
+        return (
+            []
+            if any(not violations(value, s, at) for s in schema["anyOf"])
+            else [f"{at}: fits no alternative"]
+        )
     if "enum" in schema:
         return [] if value in schema["enum"] else [f"{at}: {value!r} is not one of {schema['enum']}"]
     if not _TYPES[schema["type"]](value):

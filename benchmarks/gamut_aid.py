@@ -50,7 +50,10 @@ def main() -> None:
     rows.append(["all classes (mean)", *(sum(r[i] for r in rows) / len(rows) for i in range(1, 6))])
     columns = ["class", "relative error", "angle (°)", "within 5%", "best relative error", "best within 5%"]
     result.table("Red, green and blue of the decoded pictures", columns, rows, [4, 2, 3, 4, 3])
-    for column, limit, what in ((1, SETTINGS["worst error"], "relative error"), (2, SETTINGS["worst angle"], "angle")):
+    for column, limit, what in (
+        (1, SETTINGS["worst error"], "relative error"),
+        (2, SETTINGS["worst angle"], "angle"),
+    ):
         worst = max(rows[:-1], key=lambda r: r[column])
         text = f"{what} at most {limit:g} in every class"
         result.claim(text, worst[column] <= limit, f"worst {worst[0]}: {worst[column]:.3g}")
@@ -59,7 +62,9 @@ def main() -> None:
 
 
 @torch.no_grad()
-def measure(synth: HSISynthesizer, kind: str, pictures: Tensor) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
+def measure(
+    synth: HSISynthesizer, kind: str, pictures: Tensor
+) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
     """Figures of one class, and its first picture beside what it is decoded to."""
     bands = list(rgb_bands(synth.wavelengths))
     known = kind in synth.classes
@@ -87,7 +92,9 @@ def picture(args: Namespace, result: Result, pairs: list[tuple[str, Tensor, Tens
 
     columns = 10
     lines = -(-len(pairs) // columns)
-    figure, axes = plt.subplots(2 * lines, columns, figsize=(12, 2.55 * lines), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        2 * lines, columns, figsize=(12, 2.55 * lines), layout="constrained", squeeze=False
+    )
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (kind, original, decoded) in enumerate(pairs):

@@ -54,10 +54,8 @@ def truth(name: str, data: Path) -> Scene:
     hsi = read_hsi(data / "hsi" / path, key="Y", wavelengths=nm, sort_bands=True, **options)
     stored = loadmat(data / "hsi" / path)
     a = torch.from_numpy(stored["label" if name == "MUUFL" else "A"].astype(np.float32))
-    if name == "MUUFL":
-        a = a.movedim(-1, 0)
-    else:  # column-major
-        a = a.view(len(a), hsi.image.shape[2], hsi.image.shape[1]).transpose(1, 2)
+    height, width = hsi.image.shape[1:]
+    a = a.movedim(-1, 0) if name == "MUUFL" else a.view(len(a), width, height).transpose(1, 2)  # column-major
     spectra, _ = sort_bands(torch.from_numpy(stored["M"].T.astype(np.float32)), nm, dim=1)
     return Scene(hsi.image, hsi.wavelengths, a.contiguous(), spectra, materials)
 

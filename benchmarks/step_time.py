@@ -18,11 +18,10 @@ import torch
 from common import Result, arguments, median
 from scenes import aid
 
-
 from ubf_augment import HSISynthesizer, UBFAugment
 
 STRATEGIES = ("generate", "bank", "edit", "fuse", "vary")
-SETTINGS = {"batch": 32, "p": 0.5, "model": "resnet18", "rounds": {"quick": 5, "full": 25}, "warmup": 2}
+SETTINGS = {"batch": 32, "p": 0.5, "model": "resnet18", "rounds": {"quick": 3, "full": 25}, "warmup": 1}
 
 
 def options(parser: ArgumentParser) -> None:
@@ -43,7 +42,9 @@ def main() -> None:
         SETTINGS | {"bundle": name, "size": list(size), "bands": synth.num_bands}, device=args.device,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = timm.create_model(SETTINGS["model"], in_chans=synth.num_bands, num_classes=synth.num_classes).to(args.device)
+    model = timm.create_model(SETTINGS["model"], in_chans=synth.num_bands, num_classes=synth.num_classes).to(
+        args.device
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     known = [c for c in synth.classes if (args.data / "rgb" / "aid150" / c).is_dir()]
     y = torch.arange(SETTINGS["batch"], device=args.device) % max(1, len(known))
@@ -70,7 +71,10 @@ def main() -> None:
     whole, added = measure(augments, step, args.preset, args.device)
     base = median(whole["plain"])["centre"]
     rows = [
-        ["plain" if s == "plain" else f"UBFAugment(p=0.5), {s}", median(whole[s]), median(added[s]), median(whole[s])["centre"] / base]
+        [
+            "plain" if s == "plain" else f"UBFAugment(p=0.5), {s}", median(whole[s]), median(added[s]),
+            median(whole[s])["centre"] / base,
+        ]
         for s in augments
     ]  # fmt: skip
     result.table("Milliseconds a step", ["step", "whole", "augmentation alone", "× plain"], rows, [1, 1, 2])
@@ -80,7 +84,10 @@ def main() -> None:
 
 
 def measure(
-    augments: dict[str, UBFAugment | None], step: Callable[[UBFAugment | None], float], preset: str, device: str
+    augments: dict[str, UBFAugment | None],
+    step: Callable[[UBFAugment | None], float],
+    preset: str,
+    device: str,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Milliseconds of whole steps and of the augmentation in them."""
     whole: dict[str, list[float]] = {name: [] for name in augments}
@@ -100,8 +107,6 @@ def now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def main() -> None:
         for method in ROWS:
             for seed in seeds:
                 key = f"{name}/{method}/{seed}"
-                found = journal.run(key, lambda s=scene, m=method, k=seed, n=name: measure(s, n, m, k, args, journal))
+                found = journal.run(
+                    key, lambda s=scene, m=method, k=seed, n=name: measure(s, n, m, k, args, journal)
+                )
                 scores.setdefault((name, method), []).append(found)
                 result.runs.append({"scene": name, "method": method, "seed": seed} | found)
         journal.run(f"{name}/bound", lambda s=scene: bound(s))
@@ -64,7 +66,9 @@ def main() -> None:
     picture(args, journal, result)
 
 
-def measure(scene: Scene, name: str, method: str, seed: int, args: Namespace, journal: Journal) -> dict[str, Any]:
+def measure(
+    scene: Scene, name: str, method: str, seed: int, args: Namespace, journal: Journal
+) -> dict[str, Any]:
     """One method, one seed: abundance RMSE, mean angle, angles per material, reconstruction RMSE."""
     shade = method.endswith("+shade")
     if method.startswith("vca"):
@@ -196,7 +200,9 @@ def picture(args: Namespace, journal: Journal, result: Result) -> None:
             if i < len(maps):
                 axis.imshow(maps[i], vmin=0, vmax=1, cmap="viridis")
                 axis.set_title(f"{scene.materials[i]}: {method.split('+')[0]}", fontsize=7)
-        line[0].text(-0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8)
+        line[0].text(
+            -0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8
+        )
     suffix = "" if args.preset == "full" else "-quick"
     figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
     plt.close(figure)

@@ -18,7 +18,9 @@ def model(length: float = 2.0, bands: int = 6, rank: int = 2, noise: float = 0.0
     g = torch.Generator().manual_seed(1)
     basis, _ = torch.linalg.qr(torch.randn(bands, rank, generator=g))
     scale = torch.tensor([0.05, 0.02, 0.015, 0.01])[:rank]
-    return ResidualModel(0.1 * torch.randn(bands, generator=g), basis * scale, torch.full((bands,), noise), length)
+    return ResidualModel(
+        0.1 * torch.randn(bands, generator=g), basis * scale, torch.full((bands,), noise), length
+    )
 
 
 def autocorrelation(x: Tensor, dy: int, dx: int) -> float:

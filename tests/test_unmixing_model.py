@@ -77,7 +77,9 @@ def rms(x: Tensor) -> float:
 
 def test_endmembers_are_kept_and_shade_is_seen() -> None:
     model = build()
-    assert torch.allclose(model.endmembers.spectra, SPECTRA.clamp_min(1e-4) * (SPECTRA.sum(1, keepdim=True) > 0))
+    assert torch.allclose(
+        model.endmembers.spectra, SPECTRA.clamp_min(1e-4) * (SPECTRA.sum(1, keepdim=True) > 0)
+    )
     assert model.shade
     assert model.endmembers.names == E.names
     assert model.rgb_index == (5, 3, 1)
@@ -96,7 +98,12 @@ def test_set_spectra() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"num_classes": 3}, {"probabilistic": True}, {"rgb_index": (6, 3, 0), "prior_weight": 0.5, "blocks": 2}],
+    [
+        {},
+        {"num_classes": 3},
+        {"probabilistic": True},
+        {"rgb_index": (6, 3, 0), "prior_weight": 0.5, "blocks": 2},
+    ],
 )
 def test_config_and_state_rebuild_the_same_model(options: dict[str, Any]) -> None:
     model = shaken(build(**options))
@@ -312,7 +319,9 @@ def test_the_probabilistic_encoder_knows_what_it_does_not_know() -> None:
         assert torch.allclose(alone[0], draws[0][4], atol=1e-4)
 
 
-def test_an_interrupted_fit_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_fit_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ubf_augment.unmixing import fitting
 
     x, pictures = list(images(2)), images(3, seed=9)[:, [5, 3, 1]]

@@ -113,7 +113,9 @@ def test_fcls_with_shade_carries_brightness() -> None:
     [
         torch.tensor([[0.2, 0.4, 0.1], [0.2, 0.4, 0.1], [0.5, 0.1, 0.3]]),  # twins
         torch.tensor([[0.2, 0.4, 0.1], [0.4, 0.8, 0.2], [0.0, 0.0, 0.0]]),  # on one line, with shade
-        torch.tensor([[0.2, 0.4, 0.1], [0.4, 0.2, 0.3], [0.3, 0.3, 0.2]]),  # the third is the mean of the others
+        torch.tensor(
+            [[0.2, 0.4, 0.1], [0.4, 0.2, 0.3], [0.3, 0.3, 0.2]]
+        ),  # the third is the mean of the others
         torch.zeros(3, 3),
         torch.tensor([[1e-5, 2e-5, 1e-5], [3e-5, 1e-5, 1e-5], [0.9, 0.8, 0.9]]),  # very different scales
     ],

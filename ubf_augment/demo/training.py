@@ -73,7 +73,9 @@ class DemoSettings:
             raise ValueError(f"seeds and steps must be at least 1, got {seeds} and {steps}")
         if quick:
             names = ("vary, p = 0.5", "generate, p = 0.25")
-            return cls(seeds, steps or 2, batch_size=8, size=8, candidates=names, scene_classes=2, sampling_steps=2)
+            return cls(
+                seeds, steps or 2, batch_size=8, size=8, candidates=names, scene_classes=2, sampling_steps=2
+            )
         return cls(seeds) if steps is None else cls(seeds, steps)
 
 
@@ -150,7 +152,11 @@ def train_once(
         augment = build_augmentation(name, synth, train.classes, derive_seed(seed, 3))
         prepare = _Prepare(train.x, settings.size)
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.05, fused=True)
-        factor, losses, left = warmup_cosine(settings.steps, settings.steps // 10), [], torch.zeros(0, dtype=torch.int64)
+        factor, losses, left = (
+            warmup_cosine(settings.steps, settings.steps // 10),
+            [],
+            torch.zeros(0, dtype=torch.int64),
+        )
         for step in range(settings.steps):
             if len(left) < settings.batch_size:
                 left = torch.cat([left, torch.randperm(len(train.x), generator=order)])
@@ -165,7 +171,9 @@ def train_once(
             losses.append(float(loss.detach()))
             tick()
     model.eval()
-    found: dict[str, Any] = {s: _measure(model, prepare, load_split(s, settings.fold)) for s in ("val", "test")}
+    found: dict[str, Any] = {
+        s: _measure(model, prepare, load_split(s, settings.fold)) for s in ("val", "test")
+    }
     recent = losses[-max(1, len(losses) // 10) :]
     return {**found, "loss": sum(recent) / len(recent), "seconds": time.monotonic() - start}
 

@@ -1,0 +1,98 @@
+"""The benchmark scripts use public names, and their results fit the schema."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+pytestmark = pytest.mark.skipif(not SCRIPTS, reason="the benchmarks are not part of this installation")
+
+RESULT: dict[str, Any] = {
+    "name": "x", "title": "X", "command": "python", "date": "2026-01-01", "preset": "full", "seconds": 1.5,
+    "environment": {
+        "python": "3", "torch": "2", "ubf_augment": "0", "platform": "p", "cpu": "c", "cores": 2, "threads": 1,
+        "device": "cpu",
+    },
+    "data": "d", "settings": {}, "seeds": [0],
+    "tables": [{"title": "t", "columns": ["a", "b"], "digits": [2], "rows": [["r", None], ["s", 1.25]]}],
+    "claims": [{"text": "t", "holds": False, "measured": "m"}], "runs": [{"seed": 0}], "notes": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def common() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_common", FOLDER / "common.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_import_public_names_only(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ubf_augment"):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            assert not [name for name in names if name.startswith("_")]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("results/*.json")), ids=lambda p: p.name)
+def test_stored_results_fit_the_schema(common: ModuleType, path: Path) -> None:
+    schema = json.loads((FOLDER / "schema.json").read_text())
+    content = json.loads(path.read_text())
+    assert common.violations(content, schema) == []
+    assert path.with_suffix(".md").read_text() == common.markdown(content)
+
+
+def test_a_good_result_and_bad_ones(common: ModuleType) -> None:
+    schema = json.loads((FOLDER / "schema.json").read_text())
+    assert common.violations(RESULT, schema) == []
+    changes: list[tuple[list[Any], Any]] = [
+        (["preset"], "huge"),
+        (["seconds"], "long"),
+        (["seeds"], []),
+        (["seeds", 0], 0.5),
+        (["environment", "cores"], True),
+        (["tables", 0, "rows", 0, 1], {"centre": 1.0}),
+        (["claims", 0, "holds"], "yes"),
+        (["surprise"], 1),
+    ]
+    for path, value in changes:
+        bad = copy.deepcopy(RESULT)
+        at: Any = bad
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        found = common.violations(bad, schema)
+        assert len(found) == 1, (path, found)
+    for key in RESULT:
+        bad = {k: v for k, v in RESULT.items() if k != key}
+        assert common.violations(bad, schema) == [f"result.{key}: missing"]
+
+
+def test_cells(common: ModuleType) -> None:
+    assert common.mean([1.0, 3.0])["spread"] == pytest.approx(2**0.5)
+    assert common.median([1.0, 2.0, 3.0, 4.0, 100.0])["centre"] == 3
+    table = {
+        "title": "t",
+        "columns": ["a", "b"],
+        "digits": [2],
+        "rows": [["r", common.mean([1.0, 3.0])], ["s", None]],
+    }
+    text = common.markdown(RESULT | {"tables": [table]})
+    assert "| r | 2.00 ± 1.41 |" in text
+    assert "| s | – |" in text
+    assert "**does not hold**: t (m)" in text

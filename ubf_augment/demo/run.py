@@ -1,0 +1,307 @@
+"""The demo from start to end: pictures, the choice of a strategy on the validation side, the table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ubf_augment.demo.training import CANDIDATES, DemoSettings, load_split, train_once, validation_score
+from ubf_augment.synthesis import HSISynthesizer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_BUNDLE = "indian-pines"
+
+
+def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str, Any]:
+    """Draw samples, train with and without augmentation, print and write what was found.
+
+    The strategy is chosen on the validation blocks, with seed 0 alone; the test blocks are only used for the
+    table. Every training has the same number of optimiser steps. Finished trainings are kept in
+    ``runs.json``, so an interrupted demo goes on.
+
+    Args:
+        out: directory for ``table.md``, ``results.json``, ``samples.png``, ``augmentation.png``, ``runs.json``.
+        settings: `DemoSettings`.
+
+    Returns:
+        What is written to ``results.json``.
+
+    Raises:
+        BundleError: if a bundle is not packaged.
+        ModuleNotFoundError: if ``tensorly``, which holds Indian Pines, is not installed.
+    """
+    from rich.console import Console
+
+    settings, out, start = settings or DemoSettings(), Path(out), time.monotonic()
+    console = Console() if sys.stdout.isatty() else Console(width=110)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or _cores())))
+    console.print(f"[bold]1. Class-conditional samples[/bold] of the bundle {settings.scenes}")
+    pictures = [draw_samples(settings, out / "samples.png")]
+    console.print(f"   {pictures[0]}")
+    synth = HSISynthesizer.from_pretrained(_BUNDLE)
+    pictures.append(draw_augmentations(synth, settings, out / "augmentation.png"))
+    sizes = {s: len(load_split(s, settings.fold).y) for s in ("train", "val", "test")}
+    console.print(
+        f"\n[bold]2. ResNet-18 on Indian Pines[/bold], 8×8 patches, {len(load_split('train', 0).classes)} classes: "
+        f"{sizes['train']} for training, {sizes['val']} for validation, {sizes['test']} for test, blocks apart\n"
+        f"   {pictures[1]}"
+    )
+    settings, expected = plan(settings, synth)
+    names = ["affine", *settings.candidates]
+    total = len(names) + 2 * settings.seeds - 1 + settings.seeds - 1
+    console.print(
+        f"   {total} trainings of {settings.steps} steps, about {expected / 60:.1f} minutes on "
+        f"{torch.get_num_threads()} threads"
+    )
+    with Runs(out / "runs.json", settings, synth, total, console) as runs:
+        grid = {name: runs.get(name, 0) for name in names}
+        best = max(settings.candidates, key=lambda name: validation_score(grid[name]))
+        rows = {name: [runs.get(name, s) for s in range(settings.seeds)] for name in ("none", "affine", best)}
+    results = {
+        "settings": asdict(settings), "threads": torch.get_num_threads(), "seconds": round(time.monotonic() - start, 1),
+        "environment": _environment(), "split": {"fold": settings.fold, **sizes},
+        "bundles": [settings.scenes, _BUNDLE], "chosen": best, "chosen_options": CANDIDATES[best],
+        "validation": {k: {**v["val"], "score": validation_score(v)} for k, v in grid.items()},
+        "rows": {name: {"seeds": list(range(settings.seeds)), "runs": found} for name, found in rows.items()},
+        "summary": {name: _summary(found) for name, found in rows.items()},
+        "difference": _differences(rows["affine"], rows[best]),
+    }  # fmt: skip
+    _report(results, out, console)
+    return results
+
+
+def draw_samples(settings: DemoSettings, path: Path) -> Path:
+    """Samples of evenly chosen classes of the scene bundle, with abundances and spectra."""
+    from ubf_augment.report import sample_sheet
+
+    synth = HSISynthesizer.from_pretrained(settings.scenes)
+    step = max(1, synth.num_classes // settings.scene_classes)
+    names = synth.classes[::step][: settings.scene_classes]
+    title = f"{settings.scenes}: samples by class, {synth.num_bands} bands"
+    sample_sheet(synth, names, per_class=4, title=title, path=path, steps=settings.sampling_steps)
+    return path
+
+
+def draw_augmentations(synth: HSISynthesizer, settings: DemoSettings, path: Path) -> Path:
+    """One real patch per class, and what each strategy makes of it; one stretch for all."""
+    from ubf_augment.augment import UBFAugment
+    from ubf_augment.report import image_grid
+
+    train = load_split("train", settings.fold)
+    first = torch.stack([(train.y == k).nonzero()[0, 0] for k in range(len(train.classes))])
+    x, y = train.x[first], train.y[first]
+    images, titles = list(x), list(train.classes)
+    for strategy in ("vary", "edit", "fuse", "generate"):
+        augment = UBFAugment(synth, p=1.0, strategy=strategy, classes=train.classes, seed=0)
+        if strategy == "fuse":  # needs partners of the same class in the batch
+            others = torch.stack([(train.y == k).nonzero()[-1, 0] for k in range(len(train.classes))])
+            made = augment(torch.cat([x, train.x[others]]), torch.cat([y, y]))[0][: len(x)]
+        else:
+            made = augment(x, y)[0]
+        images += list(made)
+        titles += [strategy] * len(x)
+    title = "Indian Pines: real patches, and what each strategy makes of them"
+    image_grid(torch.stack(images), train.wavelengths, titles, columns=len(x), title=title, path=path)
+    return path
+
+
+def plan(settings: DemoSettings, synth: HSISynthesizer) -> tuple[DemoSettings, float]:
+    """Time a few steps; returns settings that fit into the minutes, and the seconds to expect."""
+    trial = replace(settings, steps=4)
+    cost = {}
+    for name in {"affine", *settings.candidates}:
+        train_once(name, 0, replace(trial, steps=1), synth)
+        cost[name] = train_once(name, 0, trial, synth)["seconds"] / trial.steps
+    dearest = max(cost[name] for name in settings.candidates)
+    seconds = sum(cost.values()) + (2 * settings.seeds - 1) * cost["affine"] + (settings.seeds - 1) * dearest
+    steps = settings.steps
+    if seconds * steps > 60 * settings.minutes:
+        steps = max(20, int(60 * settings.minutes / seconds))
+    return replace(settings, steps=steps), seconds * steps
+
+
+class Runs:
+    """Trainings, each done once: finished ones are kept on disk; progress is shown on the console."""
+
+    def __init__(
+        self, path: Path, settings: DemoSettings, synth: HSISynthesizer, total: int, console: Console
+    ) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.path, self.settings, self.synth = path, settings, synth
+        relevant = asdict(settings) | {"seeds": 0, "candidates": 0, "minutes": 0, "options": CANDIDATES}
+        weights = b"".join(v.numpy().tobytes() for v in synth.state_dict().values())
+        text = json.dumps([relevant, _environment()], sort_keys=True).encode()
+        self.mark = hashlib.sha256(text + weights).hexdigest()[:16]
+        self.done: dict[str, Any] = {}
+        if path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            self.done = stored["runs"] if stored.get("mark") == self.mark else {}
+        columns = (
+            TextColumn("   {task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self.task = self.bar.add_task("training", total=total * settings.steps)
+        self.console = console
+
+    def __enter__(self) -> Runs:
+        """Show the bar."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it."""
+        self.bar.stop()
+
+    def get(self, name: str, seed: int) -> dict[str, Any]:
+        """The result of one training, done now if it was not done before."""
+        key = f"{name}, seed {seed}"
+        self.bar.update(self.task, description=key)
+        if key not in self.done:
+            self.done[key] = train_once(name, seed, self.settings, self.synth, self._tick())
+            _write(self.path, json.dumps({"mark": self.mark, "runs": self.done}, indent=1))
+            val, seconds = self.done[key]["val"], self.done[key]["seconds"]
+            self.console.print(
+                f"   {key}: validation accuracy {val['accuracy']:.1f} %, {seconds:.0f} s", highlight=False
+            )
+        return dict(self.done[key])
+
+    def _tick(self) -> Callable[[], object]:
+        return lambda: self.bar.advance(self.task)
+
+
+def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over seeds of the test figures."""
+    out = {}
+    for key in ("accuracy", "macro_recall"):
+        values = [run["test"][key] for run in runs]
+        out[key] = {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        }
+    return out
+
+
+def _differences(base: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Paired differences over seeds, in points."""
+    out = {}
+    for key in ("accuracy", "macro_recall"):
+        values = [b["test"][key] - a["test"][key] for a, b in zip(base, other, strict=True)]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        out[key] = {"per_seed": values, "mean": statistics.fmean(values), "std": spread}
+    return out
+
+
+def _verdict(results: dict[str, Any]) -> str:
+    """What the table says, in words, whatever it says."""
+    d = results["difference"]["accuracy"]
+    n, size = len(d["per_seed"]), results["split"]["test"]
+    text = f"affine + UBF against affine: {d['mean']:+.1f} ± {d['std']:.1f} points of accuracy over {n} paired seeds"
+    if n < 2 or abs(d["mean"]) <= d["std"]:
+        return f"{text}: no clear difference (one split, {size} test patches)."
+    return f"{text}: {'better' if d['mean'] > 0 else 'worse'} on this split ({size} test patches)."
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    labels = {
+        "none": "no augmentation",
+        "affine": "affine",
+        results["chosen"]: f"affine + UBF ({results['chosen']})",
+    }
+    return [
+        (
+            labels[name],
+            *(f"{v[key]['mean']:.1f} ± {v[key]['std']:.1f}" for key in ("accuracy", "macro_recall")),
+        )
+        for name, v in results["summary"].items()
+    ]  # type: ignore[return-value]
+
+
+def _report(results: dict[str, Any], out: Path, console: Console) -> None:
+    """Print the tables; write table.md and results.json."""
+    from rich.table import Table
+
+    seeds, steps = results["settings"]["seeds"], results["settings"]["steps"]
+    title = f"test blocks, % (mean ± standard deviation over {seeds} seeds, {steps} steps each)"
+    head = ("augmentation", "overall accuracy", "macro recall")
+    table: Table = Table(*head, title=title)
+    for row in _rows(results):
+        table.add_row(*row)
+    choice: Table = Table(
+        "candidate",
+        "accuracy",
+        "macro recall",
+        title="validation blocks, %, seed 0: what the strategy was chosen by",
+    )
+    lines = [title, "", "| " + " | ".join(head) + " |", "|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in _rows(results)]
+    lines += [
+        "",
+        _verdict(results),
+        "",
+        str(choice.title),
+        "",
+        "| candidate | accuracy | macro recall |",
+        "|---|---|---|",
+    ]
+    for name, v in results["validation"].items():
+        cells = (
+            name + (" (chosen)" if name == results["chosen"] else ""),
+            f"{v['accuracy']:.1f}",
+            f"{v['macro_recall']:.1f}",
+        )
+        choice.add_row(*cells)
+        lines.append("| " + " | ".join(cells) + " |")
+    env = results["environment"]
+    lines += [
+        "",
+        f"{results['seconds']:.0f} s on {env['machine']}, torch {env['torch']}, {results['threads']} threads.",
+    ]
+    console.print()
+    console.print(choice)
+    console.print(table)
+    console.print(
+        f"{_verdict(results)}\n{results['seconds']:.0f} s in all; everything is in {out}", highlight=False
+    )
+    _write(out / "table.md", "\n".join(lines) + "\n")
+    _write(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _environment() -> dict[str, str]:
+    packages = ("ubf_augment", "torch", "timm", "kornia", "tensorly", "diffusers")
+    found = {"python": platform.python_version(), "machine": f"{platform.machine()}, {_cores()} CPU cores"}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
