@@ -293,6 +293,9 @@ def test_the_class_resolves_what_red_green_blue_cannot() -> None:
             found += rms((mix(a, model.endmembers) - unseen)[:, 6:]) / 2
         errors[name] = found
     assert errors["class"] < 0.5 * errors["blind"]  # in the two infrared bands
+    with torch.no_grad():  # without the class it does what a blind encoder does
+        a = model.unmix_rgb(unseen[:, [5, 3, 1]], refine=False)
+    assert rms((mix(a, model.endmembers) - unseen)[:, :6]) < 0.03
 
 
 def test_the_probabilistic_encoder_knows_what_it_does_not_know() -> None:

@@ -2,12 +2,13 @@
 
     python benchmarks/bundles/aid_chikusei.py --data ../shared/data --steps 20000
 
-Endmembers come from the Chikusei block (59 bands, 399–698 nm; Yokoya and Iwasaki 2016); the pictures are AID scenes (Xia et al. 2017,
-doi:10.1109/TGRS.2017.2685945) at 64×64. Display values become reflectance by one curve for the whole source, r = 0.45 v^1.5:
-forest, soil and roofs then lie where measured spectra lie. The HSI's own abundance windows are a class of their own.
+Endmembers come from the Chikusei block (59 bands, 399–698 nm; Yokoya and Iwasaki 2016); the pictures are AID
+scenes (Xia et al. 2017, doi:10.1109/TGRS.2017.2685945) at 64×64. Display values become reflectance by one curve
+for the whole source, r = 0.45 v^1.5: forest, soil and roofs then lie where measured spectra lie. The HSI's own
+abundance windows are a class of their own.
 
-Run the same command again after an interruption: it goes on from ``--workdir``. On a GPU give ``--precision bf16-mixed`` and more
-``--steps``; nothing else changes.
+Run the same command again after an interruption: it goes on from ``--workdir``. On a GPU give more ``--steps``;
+nothing else changes.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ COMMANDS = {
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",
 }
-"""Name → summary; ``ubf_augment.cli.<name>.run`` does it, and its signature is the command's options."""
+"""Name → summary; ``ubf_augment.cli.<name>.run`` does it, and its signature is the command's options,
+but for what ``POSITIONAL`` takes from it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,9 +77,13 @@ def build_parser(words: Sequence[str] = ()) -> tuple[ArgumentParser, dict[str, C
     for name, summary in COMMANDS.items():
         child = ArgumentParser(description=summary[:1].upper() + summary[1:] + ".")
         if name == named:
-            functions[name] = import_module(f"ubf_augment.cli.{name}").run
+            module = import_module(f"ubf_augment.cli.{name}")
+            functions[name] = module.run
+            positional: dict[str, dict[str, Any]] = module.POSITIONAL
+            for argument, options in positional.items():
+                child.add_argument(argument, **options)
             child.add_argument("--config", action="config", help="YAML file with any of the options below")
-            child.add_function_arguments(functions[name])
+            child.add_function_arguments(functions[name], skip=set(positional))
         commands.add_subcommand(name, child, help=summary)
     return parser, functions
 

@@ -14,6 +14,10 @@ from ubf_augment.errors import NoDataError
 from ubf_augment.io import list_hsi
 from ubf_augment.synthesis import HSISynthesizer
 
+POSITIONAL: dict[str, dict[str, Any]] = {
+    "bundle": {"type": str, "help": "packaged name, directory, or Hugging Face Hub id"},
+    "images": {"type": Path, "help": "image, folder of images, or folder of class folders"},
+}
 _SHOWN = 6
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ubf_augment.demo import DemoSettings, run_demo
+
+POSITIONAL: dict[str, dict[str, Any]] = {}
 
 
 def run(out: Path = Path("demo"), *, seeds: int = 3, steps: int | None = None, quick: bool = False) -> None:

@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ubf_augment.cli.inputs import PictureFolder, ReadOptions, read_scenes
+from ubf_augment.cli.inputs import PictureFolder, ReadOptions, as_list, read_scenes, split_names
 from ubf_augment.cli.output import say
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.pipeline import FitSettings
+
+POSITIONAL: dict[str, dict[str, Any]] = {}
 
 
 def run(
     hsi: Path,
     out: Path,
     *,
-    rgb: list[Path] | None = None,
+    rgb: list[Path] | Path | None = None,
     read: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
-    rgb_classes: list[str] | None = None,
+    rgb_classes: list[str] | str | None = None,
     rgb_per_class: int | None = None,
     settings: FitSettings = FitSettings(),  # noqa: B008 - frozen
     workdir: Path | None = None,
@@ -37,9 +39,9 @@ def run(
     Args:
         hsi: hyperspectral image, folder of images, or folder of class folders.
         out: directory of the bundle.
-        rgb: folders of RGB pictures, each with class folders.
+        rgb: folder of RGB pictures with class folders, or several.
         read: how the hyperspectral files are read.
-        rgb_classes: class folders to take; all by default.
+        rgb_classes: class folders to take, such as Forest,Meadow; all by default.
         rgb_per_class: at most so many pictures of each class.
         settings: of the fit.
         workdir: checkpoints and abundance maps; <out>.work by default.
@@ -58,7 +60,7 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     images, labels = read_scenes(hsi, read)
-    pictures = None if not rgb else PictureFolder(rgb, rgb_classes, rgb_per_class)
+    pictures = None if not rgb else PictureFolder(as_list(rgb), split_names(rgb_classes), rgb_per_class)
     say(f"{len(images)} hyperspectral images, {len(pictures) if pictures else 0} RGB pictures")
     work = out.with_name(f"{out.name}.work") if workdir is None else workdir
     fabric = make_fabric(accelerator=accelerator, devices=devices, precision=precision)

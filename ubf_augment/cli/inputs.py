@@ -83,6 +83,22 @@ def parse_wavelengths(given: str | Sequence[float] | None) -> list[float] | str 
         return given
 
 
+def split_names(given: Sequence[str] | str | None) -> list[str] | None:
+    """Names separated by commas, as a list.
+
+    >>> split_names("Forest, Meadow"), split_names(["a,b"])
+    (['Forest', 'Meadow'], ['a,b'])
+    """
+    if isinstance(given, str):
+        return [name.strip() for name in given.split(",") if name.strip()]
+    return None if given is None else list(given)
+
+
+def as_list(given: Sequence[Path] | Path) -> list[Path]:
+    """One or several paths as a list."""
+    return [given] if isinstance(given, Path) else list(given)
+
+
 def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | None]]:
     """Read one file, a folder of files, or a folder of class folders; gives images and their classes.
 

@@ -9,6 +9,15 @@ from typing import Any
 from ubf_augment import bundle as bundles
 from ubf_augment.cli.output import say, show
 
+POSITIONAL: dict[str, dict[str, Any]] = {
+    "bundle": {
+        "type": str,
+        "nargs": "?",
+        "default": None,
+        "help": "one to describe: packaged name, directory, or Hub id",
+    }
+}
+
 
 def run(bundle: str | None = None) -> None:
     """List the packaged bundles, or describe one.

@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ubf_augment.cli.inputs import split_names
 from ubf_augment.cli.output import bar, say
 from ubf_augment.errors import UnknownClassError
 from ubf_augment.io import write_hsi
 from ubf_augment.seeding import derive_seed
 from ubf_augment.synthesis import HSISynthesizer
 
+POSITIONAL: dict[str, dict[str, Any]] = {
+    "bundle": {"type": str, "help": "packaged name, directory, or Hugging Face Hub id"}
+}
 MANIFEST = "manifest.json"
 
 
@@ -26,7 +30,7 @@ def run(
     out: Path,
     *,
     num: int = 10,
-    classes: list[str] | None = None,
+    classes: list[str] | str | None = None,
     seed: int = 0,
     residual: bool = True,
     options: dict[str, Any] | None = None,
@@ -44,7 +48,7 @@ def run(
         bundle: packaged name, directory, or Hugging Face Hub id.
         out: directory for the images, manifest.json and samples.png.
         num: images of each class.
-        classes: names; all by default.
+        classes: names, such as Forest,Meadow; all by default.
         seed: of the images.
         residual: add the residual model.
         options: of the generator, such as '{"steps": 10}'.
@@ -56,7 +60,7 @@ def run(
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
     synth = HSISynthesizer.from_pretrained(bundle, device=_device(device))
-    names = _check_classes(synth, classes)
+    names = _check_classes(synth, split_names(classes))
     facts = {
         "bundle": str(bundle), "fingerprint": _fingerprint(synth), "seed": seed, "residual": residual,
         "options": options or {}, "scale": scale, "wavelengths": synth.wavelengths.tolist(), "size": list(synth.size),

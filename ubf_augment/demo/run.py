@@ -62,7 +62,7 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
         f"{sizes['train']} for training, {sizes['val']} for validation, {sizes['test']} for test, blocks apart\n"
         f"   {pictures[1]}"
     )
-    settings, expected = plan(settings, synth)
+    settings, expected = plan(settings, synth, out / "runs.json")
     names = ["affine", *settings.candidates]
     total = len(names) + 2 * settings.seeds - 1 + settings.seeds - 1
     console.print(
@@ -121,19 +121,41 @@ def draw_augmentations(synth: HSISynthesizer, settings: DemoSettings, path: Path
     return path
 
 
-def plan(settings: DemoSettings, synth: HSISynthesizer) -> tuple[DemoSettings, float]:
-    """Time a few steps; returns settings that fit into the minutes, and the seconds to expect."""
-    trial = replace(settings, steps=4)
-    cost = {}
-    for name in {"affine", *settings.candidates}:
+def plan(settings: DemoSettings, synth: HSISynthesizer, journal: Path) -> tuple[DemoSettings, float]:
+    """Time a few steps; returns settings that fit into the minutes, and the seconds to expect.
+
+    An interrupted demo goes on with the steps that it began with.
+    """
+    trial, cost = replace(settings, steps=4), {}
+    for name in ("affine", *settings.candidates):
         train_once(name, 0, replace(trial, steps=1), synth)
         cost[name] = train_once(name, 0, trial, synth)["seconds"] / trial.steps
     dearest = max(cost[name] for name in settings.candidates)
     seconds = sum(cost.values()) + (2 * settings.seeds - 1) * cost["affine"] + (settings.seeds - 1) * dearest
     steps = settings.steps
-    if seconds * steps > 60 * settings.minutes:
+    if stored := read_journal(journal, mark_of(settings, synth)):
+        steps = int(stored["steps"])
+    elif seconds * steps > 60 * settings.minutes:
         steps = max(20, int(60 * settings.minutes / seconds))
     return replace(settings, steps=steps), seconds * steps
+
+
+def mark_of(settings: DemoSettings, synth: HSISynthesizer) -> str:
+    """What finished trainings depend on besides name, seed and steps."""
+    left_out = ("seeds", "candidates", "minutes", "steps", "scenes", "scene_classes", "sampling_steps")
+    facts = {k: v for k, v in asdict(settings).items() if k not in left_out} | {"options": CANDIDATES}
+    digest = hashlib.sha256(json.dumps([facts, _environment()], sort_keys=True).encode())
+    for value in synth.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_journal(path: Path, mark: str) -> dict[str, Any] | None:
+    """Finished trainings of an interrupted demo, if they belong to this one."""
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return dict(stored) if stored.get("mark") == mark else None
 
 
 class Runs:
@@ -145,14 +167,10 @@ class Runs:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.path, self.settings, self.synth = path, settings, synth
-        relevant = asdict(settings) | {"seeds": 0, "candidates": 0, "minutes": 0, "options": CANDIDATES}
-        weights = b"".join(v.numpy().tobytes() for v in synth.state_dict().values())
-        text = json.dumps([relevant, _environment()], sort_keys=True).encode()
-        self.mark = hashlib.sha256(text + weights).hexdigest()[:16]
-        self.done: dict[str, Any] = {}
-        if path.is_file():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            self.done = stored["runs"] if stored.get("mark") == self.mark else {}
+        self.mark, self.done = mark_of(settings, synth), dict[str, Any]()
+        stored = read_journal(path, self.mark)
+        if stored is not None and stored["steps"] == settings.steps:
+            self.done = stored["runs"]
         columns = (
             TextColumn("   {task.description}"),
             BarColumn(),
@@ -178,7 +196,9 @@ class Runs:
         self.bar.update(self.task, description=key)
         if key not in self.done:
             self.done[key] = train_once(name, seed, self.settings, self.synth, self._tick())
-            _write(self.path, json.dumps({"mark": self.mark, "runs": self.done}, indent=1))
+            _write(
+                self.path, json.dumps({"mark": self.mark, "steps": self.settings.steps, "runs": self.done})
+            )
             val, seconds = self.done[key]["val"], self.done[key]["seconds"]
             self.console.print(
                 f"   {key}: validation accuracy {val['accuracy']:.1f} %, {seconds:.0f} s", highlight=False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PICTURE_WEIGHT = 0.5
 _ABUNDANCE_WEIGHT = 0.1
+_FORGOTTEN = 0.1
 
 
 class _Objective(nn.Module):
@@ -87,6 +88,9 @@ def fit_unmixing(
         other: tuple[Any, Any] = (None, None)
         if rgb is not None:
             other = _crops(rgb, rgb_labels, len(indices), crop, generator)
+        unknown = model.rgb_encoder.num_classes
+        other = (other[0], _forget(other[1], unknown, generator))
+        y = _forget(y, unknown, generator)
         target = next(module.parameters()).device
         batch = [None if v is None else v.to(target) for v in (x, y, *other)]
         return module(*batch)  # type: ignore[no-any-return]
@@ -122,6 +126,13 @@ def _crops(
         x = x.flip([d + 1 for d in range(2) if flips[d]])
         out.append(x.transpose(1, 2) if flips[2] else x)
     return torch.stack(out).float(), None if labels is None else labels[which]
+
+
+def _forget(y: Tensor | None, unknown: int | None, generator: torch.Generator) -> Tensor | None:
+    """Replace a tenth of the classes by "unknown", so that the encoder learns what to do without a class."""
+    if y is None or unknown is None:
+        return y
+    return torch.where(torch.rand(len(y), generator=generator) < _FORGOTTEN, unknown, y)
 
 
 def _check(

@@ -173,7 +173,8 @@ class UnmixingModel(nn.Module):
         Args:
             hsis: training images (C, H, W) in reflectance.
             rgb: unpaired RGB pictures (N, 3, H, W) in reflectance; the RGB encoder learns to reproduce them too.
-            labels: class of each HSI, for a class-conditional RGB encoder.
+            labels: class of each HSI, for a class-conditional RGB encoder; a tenth is hidden from it, so that it learns
+                to do without, too.
             rgb_labels: class of each picture, in the same numbering; unknown if not given.
             steps: optimiser steps.
             batch_size: crops per step, of each kind.
