@@ -247,13 +247,14 @@ def _rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
         "affine": "affine",
         results["chosen"]: f"affine + UBF ({results['chosen']})",
     }
+
+    def spread(v: dict[str, float]) -> str:
+        return f"{v['mean']:.1f} ± {v['std']:.1f}"
+
     return [
-        (
-            labels[name],
-            *(f"{v[key]['mean']:.1f} ± {v[key]['std']:.1f}" for key in ("accuracy", "macro_recall")),
-        )
+        (labels[name], spread(v["accuracy"]), spread(v["macro_recall"]))
         for name, v in results["summary"].items()
-    ]  # type: ignore[return-value]
+    ]
 
 
 def _report(results: dict[str, Any], out: Path, console: Console) -> None:

@@ -166,7 +166,7 @@ def train_once(
                 group["lr"] = settings.lr * factor(step)
             loss = F.cross_entropy(model(prepare(batch["image"])), batch["label"])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             losses.append(float(loss.detach()))
             tick()
@@ -196,7 +196,7 @@ class _Prepare(nn.Module):
 def _measure(model: nn.Module, prepare: nn.Module, split: Split) -> dict[str, float]:
     """Overall accuracy and mean recall over the classes, in percent."""
     right = model(prepare(split.x)).argmax(1) == split.y
-    recalls = [right[split.y == k].float().mean() for k in split.y.unique()]
+    recalls = [right[split.y == k].float().mean() for k in torch.unique(split.y)]
     return {
         "accuracy": 100 * float(right.float().mean()),
         "macro_recall": 100 * float(torch.stack(recalls).mean()),
