@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments after ``ubf``; those of the process by default.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = [*(sys.argv[1:] if argv is None else argv)]  # "list" is a submodule here
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     parser, functions = build_parser(words)

@@ -1,0 +1,113 @@
+"""The command ``ubf``, called as a user calls it, on the packaged bundle of Indian Pines and on made files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ubf_augment import HSISynthesizer, read_hsi, write_hsi
+from ubf_augment.cli import main
+
+FEW = "{'steps': 2}"
+
+
+def sample(out: Path, num: int, *more: str) -> int:
+    words = [
+        "sample",
+        "indian-pines",
+        "--out",
+        str(out),
+        "--num",
+        str(num),
+        "--options",
+        FEW,
+        "--sheet",
+        "false",
+    ]
+    return main([*words, "--classes", "Woods,Corn-notill", *more])
+
+
+def test_list_names_the_packaged_bundles(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "aid-chikusei" in shown
+    assert "indian-pines" in shown
+
+
+def test_samples_are_files_with_wavelengths_and_a_rerun_adds_without_changing(tmp_path: Path) -> None:
+    assert sample(tmp_path / "a", 1) == 0
+    first = {p.name: p.read_bytes() for p in (tmp_path / "a").rglob("*.tif")}
+    assert len(first) == 2
+    assert sample(tmp_path / "a", 3) == 0
+    now = {p.name: p.read_bytes() for p in (tmp_path / "a").rglob("*.tif")}
+    assert len(now) == 6
+    assert all(now[name] == data for name, data in first.items())
+    hsi = read_hsi(next((tmp_path / "a").rglob("*.tif")))
+    synth = HSISynthesizer.from_pretrained("indian-pines")
+    assert torch.equal(hsi.wavelengths, synth.wavelengths)
+    assert hsi.image.shape == (synth.num_bands, *synth.size)
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sample", "no-such-bundle", "--out", "x"], "no-such-bundle"),
+        (["sample", "indian-pines", "--out", "x", "--classes", "Wodos"], "Woods"),
+        (["adapt", "indian-pines", "nowhere", "--out", "x"], "nowhere"),
+    ],
+)
+def test_wrong_input_gives_one_line_and_code_2(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+def test_fit_from_folders_makes_a_bundle_that_samples_and_adapts(tmp_path: Path) -> None:
+    g = torch.Generator().manual_seed(0)
+    nm = [450.0, 490.0, 530.0, 560.0, 600.0, 640.0, 665.0, 700.0]
+    spectra = torch.rand(3, 8, generator=g) * 0.5
+    for i in range(3):
+        a = torch.softmax(3 * torch.randn(3, 24, 24, generator=g), 0)
+        (tmp_path / "hsi").mkdir(exist_ok=True)
+        write_hsi(tmp_path / "hsi" / f"{i}.tif", torch.einsum("phw,pc->chw", a, spectra), nm)
+        for name in ("Red", "Green"):
+            folder = tmp_path / "rgb" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (24, 24, 3), generator=g, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    config = tmp_path / "fit.yaml"
+    config.write_text(
+        f"hsi: {tmp_path / 'hsi'}\nrgb: {tmp_path / 'rgb'}\nout: {tmp_path / 'bundle'}\nsheet: false\n"
+        "settings:\n  num_endmembers: 4\n  size: [16, 16]\n  unmixing_steps: 3\n  generator_steps: 2\n"
+        "  generator_config: {codec: unshuffle, factor: 2, widths: [16, 16], attention: []}\n"
+    )
+    assert main(["fit", "--config", str(config)]) == 0
+    synth = HSISynthesizer.from_pretrained(tmp_path / "bundle")
+    assert {"Red", "Green"} <= set(synth.classes)
+    assert synth.sample(["Red"], seed=0).shape == (1, 8, 16, 16)
+    words = [
+        "adapt",
+        str(tmp_path / "bundle"),
+        str(tmp_path / "hsi"),
+        "--out",
+        str(tmp_path / "new"),
+        "--sheet",
+        "false",
+    ]
+    assert main(words) == 0
+    assert HSISynthesizer.from_pretrained(tmp_path / "new").num_bands == 8
