@@ -135,6 +135,21 @@ def test_a_signal_saves_and_is_raised_again(tmp_path: Path, number: signal.Signa
     assert torch.equal(weights(model), weights(whole))
 
 
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def signalled(model: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return loss_fn(model, indices, generator)
+
+    try:
+        _, _, history = run(None, loss=signalled)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert history.steps[-1] == STEPS
+
+
 def test_a_terminated_process_dies_of_the_signal_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys, torch

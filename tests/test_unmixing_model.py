@@ -339,8 +339,12 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(
         return real(*args)
 
     monkeypatch.setattr(fitting, "_crops", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        build().fit(x, pictures, steps=12, seed=4, checkpoint=path, **FIT)
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build().fit(x, pictures, steps=12, seed=4, checkpoint=path, **FIT)
+    finally:
+        signal.signal(signal.SIGINT, old)
     monkeypatch.setattr(fitting, "_crops", real)
     assert path.exists()
     resumed = build()

@@ -23,15 +23,15 @@ class Display:
         scale: reflectance shown as white.
         gamma: exponent of the display curve.
 
-    >>> str(Display(0.3, 2.2))
-    'white = reflectance 0.3, gamma 2.2'
+    >>> str(Display(0.3, 1.6))
+    'white = reflectance 0.3, gamma 1.6'
     """
 
     scale: float = 1.0
-    gamma: float = 2.2
+    gamma: float = 1.6
 
     @classmethod
-    def of(cls, rgb: Float[Tensor, "*batch h w"], gamma: float = 2.2, quantile: float = 0.99) -> Display:
+    def of(cls, rgb: Float[Tensor, "*batch h w"], gamma: float = 1.6, quantile: float = 0.99) -> Display:
         """The stretch for all given reflectance together, its scale rounded up to two digits.
 
         >>> import torch

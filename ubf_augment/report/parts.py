@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 PathLike = str | Path
 COLOURS = (
     "#c8553d", "#2a9d4a", "#2f6fb0", "#e0a526", "#7b4ea3",

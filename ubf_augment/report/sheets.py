@@ -190,8 +190,11 @@ def comparison_sheet(
         _plot_real(axes[3, i], nm.numpy(), (rgb if pictures else x)[i].mean((1, 2)).numpy(), names[0])
     for row, name in enumerate((*names, "difference")):
         row_name(axes[row, 0], name)
-    figure.colorbar(drawn, ax=axes[2, :], fraction=0.02, pad=0.01).set_label("RMSE", fontsize=7)
-    axes[3, 0].legend(fontsize=6, frameon=False)
+    bar = figure.colorbar(drawn, ax=axes[2, :], fraction=0.02, pad=0.01)
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.set_label("RMSE of a pixel", fontsize=7)
+    handles, labels = axes[3, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.suptitle(f"{title}\n{display}" if title else str(display), fontsize=9)
     return finish(figure, path, dpi)
 

@@ -55,11 +55,15 @@ class Interrupt:
     @classmethod
     @contextmanager
     def watch(cls) -> Iterator[Interrupt]:
-        """Turn SIGTERM and SIGINT into a request (main thread only, where Python allows it)."""
+        """Turn SIGTERM and SIGINT into a request (main thread only, where Python allows it).
+
+        A signal that the process ignores, as a background job ignores SIGINT, stays ignored.
+        """
         self = cls()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._old[number] = signal.signal(number, self._ask)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._ask)
         try:
             yield self
         finally:
