@@ -6,8 +6,9 @@ Columns 0–87 of block 282 train everything, columns 96–127 test it (eight co
 materials and shade, or five materials; and P = 8 for comparison. Abundances that sum to one have P − 1 degrees of freedom, so
 P − 1 principal components of the training pixels, and their mean, are what any P endmembers could reach on the training
 pixels, constraints aside; they are measured on the test pixels like everything else. The quadratic regression predicts every
-band from 1, R, G, B and their products. Endmembers start as in `HSISynthesizer.fit`: VCA with several restarts, of which the
-one that reconstructs the training pixels best is kept, then `refine`.
+band from 1, R, G, B and their products, without any endmembers; "through P − 1 components" is what is left of it after
+the best affine space of that many dimensions, into which P endmembers decode. Endmembers start as in `HSISynthesizer.fit`:
+VCA with several restarts, of which the one that reconstructs the training pixels best is kept, then `refine`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,14 @@ def linear_bounds(cube: Tensor, nm: Tensor) -> dict[str, dict[str, float]]:
             )
     bands = list(rgb_bands(nm))
     weights = torch.linalg.lstsq(_quadratic(train[:, bands]), train).solution
-    out[QUADRATIC] = quality(shaped(_quadratic(pixels[:, bands]) @ weights), test)
+    predicted = _quadratic(pixels[:, bands]) @ weights
+    out[QUADRATIC] = quality(shaped(predicted), test)
+    centre = train.mean(0)
+    _, _, directions = torch.linalg.svd(train - centre, full_matrices=False)
+    for p in sorted({p for p, _ in MODELS.values()}):
+        basis = directions[: p - 1]
+        passed = (predicted - centre) @ basis.T @ basis + centre
+        out[f"{QUADRATIC}, through {p - 1} components"] = quality(shaped(passed), test)
     return out
 
 

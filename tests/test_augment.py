@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -114,6 +116,15 @@ def test_dtype_is_kept(dtype: torch.dtype, strategy: Any) -> None:
     torch.testing.assert_close(out["image"].float(), reference, atol=2e-2, rtol=2e-2)
 
 
+def test_memory_layout_is_kept() -> None:
+    x, y = real_batch()
+    out = augmenter(0.5)(x.to(memory_format=torch.channels_last), y)[0]
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(out, augmenter(0.5)(x, y)[0])
+    one = x[:1].expand(12, -1, -1, -1)
+    torch.testing.assert_close(augmenter(0.5)(one, y)[0], augmenter(0.5)(one.contiguous(), y)[0])
+
+
 @pytest.mark.parametrize("strategy", EVERY)
 def test_no_gradients_even_where_they_are_enabled_and_autocast_is_on(strategy: Any) -> None:
     x, y = real_batch()
@@ -138,6 +149,51 @@ def test_append_puts_synthetic_images_last_with_their_labels() -> None:
     assert out["name"][12:] == [given_sample["name"][i] for i in out["index"][12:]]
     assert out["k"] == 3
     assert augmenter(0.0, placement="append")(given_sample)["image"] is x
+
+
+@pytest.mark.parametrize(
+    "label", [list("abcdefghijkl"), torch.rand(12, 7), torch.ones(12, 3).long(), torch.ones(12, 8, 8).long()]
+)
+def test_vary_takes_any_labels_along(label: Any) -> None:
+    x, _ = real_batch(12, 8)
+    replaced = augmenter(0.5, strategy="vary")({"image": x, "label": label})
+    assert replaced["label"] is label
+    longer = augmenter(0.5, strategy="vary", placement="append")({"image": x, "label": label})
+    rows = replaced["is_synthetic"].nonzero()[:, 0]
+    assert len(longer["label"]) == len(longer["image"]) == 12 + len(rows)
+    for k, row in enumerate(rows.tolist()):
+        same = longer["label"][12 + k] == label[row]
+        assert same.all() if isinstance(same, torch.Tensor) else same
+
+
+def test_appending_repeats_rows_of_every_kind_of_value() -> None:
+    rows = torch.tensor([2, 0])
+    assert strategies.append_rows(("a", "b", "c"), rows, 3) == ("a", "b", "c", "c", "a")
+    assert strategies.append_rows(["a", "b", "c"], rows, 3) == ["a", "b", "c", "c", "a"]
+    assert strategies.append_rows(np.arange(3), rows, 3).tolist() == [0, 1, 2, 2, 0]
+    assert strategies.append_rows(torch.arange(3), rows, 3).tolist() == [0, 1, 2, 2, 0]
+    for other in ("abc", 3, None, [1, 2], {"a": 1}, torch.tensor(1)):
+        assert strategies.append_rows(other, rows, 3) is other
+
+
+def test_masks_and_boxes_warn_once_unless_places_are_kept() -> None:
+    for key, value in (
+        ("mask", torch.ones(12, 16, 16)),
+        ("bbox_xyxy", torch.ones(12, 4)),
+        ("dem", torch.ones(12, 1, 16, 16)),
+    ):
+        augment, other = augmenter(), sample(**{key: value})
+        with pytest.warns(
+            UserWarning, match=f"{key} of the sample stay .* generate does not keep.*strategy='vary'"
+        ):
+            out = augment(other)
+        assert out[key] is value
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            augment(other)
+            augmenter(0.0)(other)
+            augmenter(strategy="vary")(other)
+            augmenter()(sample(name=["a"] * 12))
 
 
 def test_is_synthetic_of_the_data_set_is_kept() -> None:
@@ -413,6 +469,41 @@ def test_a_seed_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     augment(sample())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_processes_of_one_training_differ(seed: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(rank: int) -> torch.Tensor:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+        torch.manual_seed(0)  # as Lightning's seed_everything does in each process
+        result: torch.Tensor = augmenter(seed=seed)(sample())["image"]
+        return result
+
+    assert torch.equal(on(0), on(0))
+    assert not (on(0) == on(1)).flatten(1).all(1).any()
+
+
+def test_inside_a_compiled_model() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.augment, self.layer = augmenter(0.5), torch.nn.Conv2d(5, 3, 3)
+
+        def forward(self, batch: dict[str, Any]) -> Any:
+            batch = self.augment(batch)
+            return self.layer(batch["image"]).mean((2, 3)), batch["is_synthetic"]
+
+    model = Model()
+    expected = [model(sample()) for _ in range(2)]
+    model.augment.calls = 0
+    compiled = torch.compile(model, backend="eager")
+    for logits, synthetic in expected:
+        found = compiled(sample())
+        torch.testing.assert_close(found[0], logits)
+        assert torch.equal(found[1], synthetic)
+        found[0].sum().backward()
+    assert model.layer.weight.grad is not None
 
 
 def test_state_goes_on_where_it_stopped() -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,26 +81,30 @@ def test_wrong_input_gives_one_line_and_code_2(
     assert "Traceback" not in shown
 
 
-@pytest.mark.slow
-def test_fit_from_folders_makes_a_bundle_that_samples_and_adapts(tmp_path: Path) -> None:
+def made_folders(root: Path) -> Path:
+    """Three small images, two classes of pictures, and the settings of a fit of seconds."""
     g = torch.Generator().manual_seed(0)
     nm = [450.0, 490.0, 530.0, 560.0, 600.0, 640.0, 665.0, 700.0]
     spectra = torch.rand(3, 8, generator=g) * 0.5
     for i in range(3):
         a = torch.softmax(3 * torch.randn(3, 24, 24, generator=g), 0)
-        (tmp_path / "hsi").mkdir(exist_ok=True)
-        write_hsi(tmp_path / "hsi" / f"{i}.tif", torch.einsum("phw,pc->chw", a, spectra), nm)
+        write_hsi(root / "hsi" / f"{i}.tif", torch.einsum("phw,pc->chw", a, spectra), nm)
         for name in ("Red", "Green"):
-            folder = tmp_path / "rgb" / name
+            folder = root / "rgb" / name
             folder.mkdir(parents=True, exist_ok=True)
             pixels = torch.randint(0, 256, (24, 24, 3), generator=g, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-    config = tmp_path / "fit.yaml"
-    config.write_text(
-        f"hsi: {tmp_path / 'hsi'}\nrgb: {tmp_path / 'rgb'}\nout: {tmp_path / 'bundle'}\nsheet: false\n"
+    (root / "fit.yaml").write_text(
+        f"hsi: {root / 'hsi'}\nrgb: {root / 'rgb'}\nout: {root / 'bundle'}\nsheet: false\n"
         "settings:\n  num_endmembers: 4\n  size: [16, 16]\n  unmixing_steps: 3\n  generator_steps: 2\n"
         "  generator_config: {codec: unshuffle, factor: 2, widths: [16, 16], attention: []}\n"
     )
+    return root
+
+
+@pytest.mark.slow
+def test_fit_from_folders_makes_a_bundle_that_samples_and_adapts(tmp_path: Path) -> None:
+    config = made_folders(tmp_path) / "fit.yaml"
     assert main(["fit", "--config", str(config)]) == 0
     synth = HSISynthesizer.from_pretrained(tmp_path / "bundle")
     assert {"Red", "Green"} <= set(synth.classes)
@@ -111,3 +120,76 @@ def test_fit_from_folders_makes_a_bundle_that_samples_and_adapts(tmp_path: Path)
     ]
     assert main(words) == 0
     assert HSISynthesizer.from_pretrained(tmp_path / "new").num_bands == 8
+
+
+STEPS = 150
+
+
+def fit_command(folders: Path, out: Path) -> list[str]:
+    """`ubf fit` as another process; it saves after every step of the generator."""
+    code = (  # a background job may have SIGINT ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from ubf_augment.cli import main; raise SystemExit(main())"
+    )
+    words = [
+        "fit",
+        "--config",
+        str(folders / "fit.yaml"),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+        "--dtype",
+        "float32",
+    ]
+    words += ["--accelerator", "cpu", "--settings.generator_steps", str(STEPS)]
+    words += ["--settings.restarts", "1", "--settings.refine_iterations", "5"]
+    words += ["--settings.generator_options", '{"save_every_s": 0.0}']
+    return [sys.executable, "-c", code, *words]
+
+
+def contents(bundle: Path) -> dict[str, Any]:
+    """Weights as they are stored, and the index without times and its own checksum."""
+    index = json.loads((bundle / "model_index.json").read_text())
+    index["sha256"].pop("model_index.json")
+    index["card"]["training"] = {k: v for k, v in index["card"]["training"].items() if "seconds" not in k}
+    return {
+        **{str(f.relative_to(bundle)): f.read_bytes() for f in bundle.rglob("*.safetensors")},
+        "index": index,
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folders, and what an uninterrupted fit of them gives."""
+    folders = made_folders(tmp_path_factory.mktemp("fit"))
+    subprocess.run(
+        fit_command(folders, folders / "whole" / "b"), check=True, capture_output=True, timeout=300
+    )
+    return folders, contents(folders / "whole" / "b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_fit_goes_on_to_the_same_bundle(
+    number: signal.Signals, whole_fit: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folders, expected = whole_fit
+    command, checkpoint = fit_command(folders, tmp_path / "b"), tmp_path / "b.work" / "generator.pt"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not checkpoint.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=300)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command goes on from here" in said
+    else:
+        assert process.returncode == -number
+    assert not (tmp_path / "b").exists()
+    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < STEPS
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    found = contents(tmp_path / "b")
+    assert found["index"] == expected["index"]
+    assert found == expected

@@ -159,6 +159,13 @@ def test_balance_counts_through_subset_concat_and_iteration() -> None:
     assert len(balance(Subset(stated, [0, 1, 2]), tiny_synth())) == 6
     assert len(balance(ConcatDataset([stated, Real([1])]), tiny_synth())) == 9
     assert len(balance(Subset(Subset(stated, [0, 1, 2, 3]), [0, 1]), tiny_synth())) == 6
+    read = Real([0, 0, 1, 2, 2, 2])  # states nothing: every item is read
+    assert len(balance(Subset(read, [0, 1, 2]), tiny_synth())) == 6
+    assert len(balance(Subset(Subset(read, [0, 1, 2, 3]), [0, 1]), tiny_synth())) == 6
+    assert len(balance(Subset(ConcatDataset([stated, read]), [0, 1, 6]), tiny_synth())) == 9
+    twice = balance(Subset(balance(read, tiny_synth()), range(7)), tiny_synth())
+    assert twice.classes == CLASSES
+    assert sorted(twice.targets) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     other = Real([0, 1, 1], label_key="y")
     data = balance(other, tiny_synth(), label_key="y")
     assert [s["y"] for s in data] == [0, 1, 1, 0, 2, 2]

@@ -16,6 +16,12 @@ def test_the_quick_demo_writes_table_pictures_and_results(tmp_path: Path) -> Non
     run_demo(tmp_path, DemoSettings.of(seeds=2, quick=True))
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["chosen"] in CANDIDATES
+    scores = {k: v["score"] for k, v in results["validation"].items() if k in CANDIDATES}
+    assert scores[results["chosen"]] == max(scores.values())
+    chosen = results["rows"][results["chosen"]]["runs"]
+    assert len(chosen) == 2
+    expected = sum(r["val"]["accuracy"] + r["val"]["macro_recall"] for r in chosen) / 4
+    assert abs(scores[results["chosen"]] - expected) < 1e-9
     table = (tmp_path / "table.md").read_text()
     assert "affine" in table
     assert results["chosen"] in table

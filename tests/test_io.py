@@ -16,6 +16,7 @@ from torch import Tensor
 from ubf_augment import errors
 from ubf_augment.io import HSI, list_hsi, read_hsi, write_hsi
 from ubf_augment.io.headers import numbers
+from ubf_augment.io.tiff import needed_bytes
 
 NM = [490.0, 560.0, 665.0]
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -502,6 +503,37 @@ def test_truncated_files(tmp_path: Path, ending: str, share: float) -> None:
     os.truncate(file, int(file.stat().st_size * share))
     with pytest.raises(errors.HSIReadError, match=rf"a\.{ending}.*(truncated|download)"):
         read_hsi(file, wavelengths=nm)
+
+
+@pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}, {"compress": "deflate"}])
+def test_a_tiff_cut_anywhere_is_truncated(tmp_path: Path, options: dict[str, str]) -> None:
+    tags = [{"wavelength": v, "wavelength_units": "nm"} for v in NM]
+    file = write_tif(tmp_path / "a.tif", VALUES, tags, **options)
+    whole = file.read_bytes()
+    assert 0 < needed_bytes(file) <= len(whole)
+    assert read_hsi(file).wavelengths.tolist() == list(NM)
+    for size in {*range(0, len(whole), 41), *range(len(whole) - 12, len(whole))}:
+        file.write_bytes(whole[:size])
+        with pytest.raises(errors.HSIReadError, match=r"a\.tif.*(truncated|download)"):
+            read_hsi(file)
+    file.write_bytes(whole + b"more")
+    assert read_hsi(file).wavelengths.tolist() == list(NM)
+
+
+def test_what_is_no_tiff_needs_no_bytes(tmp_path: Path) -> None:
+    for content in (b"", b"II", b"II*\0", b"MM\0+\0\0", b"PNG and more than sixteen bytes"):
+        (tmp_path / "a").write_bytes(content)
+        assert needed_bytes(tmp_path / "a") == 0
+
+
+def test_an_envi_header_cut_inside_a_list_is_truncated(tmp_path: Path) -> None:
+    file = write_hsi(tmp_path / "a.img", cube(), NM)
+    header = file.with_suffix(".hdr")
+    text = header.read_text()
+    end = text.index("}", text.index("wavelength ="))
+    header.write_text(text[: end - 2])
+    with pytest.raises(errors.HSIReadError, match=r"a\.hdr is truncated: a list .* has no end"):
+        read_hsi(file)
 
 
 @pytest.mark.parametrize("ending", ["tif", "hdr", "mat", "npy", "npz"])

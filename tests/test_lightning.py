@@ -161,6 +161,33 @@ def test_fit_twice_wraps_once(tmp_path: Path) -> None:
     assert callback.augment.calls == 6
 
 
+class Failing(Recorder):
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        raise RuntimeError("out of memory")
+
+
+def test_after_an_error_the_data_module_is_its_own_again_and_the_callback_can_be_used(tmp_path: Path) -> None:
+    broken, callback = ScenesModule(), UBFCallback(synth=tiny_synth(), p=1.0, seed=0)
+    before = broken.train_aug
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer(tmp_path, callback).fit(Failing(), broken)
+    assert broken.train_aug is before
+    model = Recorder()
+    trainer(tmp_path, callback).fit(model, ScenesModule())
+    assert all(batch["is_synthetic"].all() for batch in model.seen)
+
+
+def test_a_data_set_without_class_names_is_warned_of(tmp_path: Path) -> None:
+    class Nameless(ScenesModule):
+        def setup(self, stage: str) -> None:
+            super().setup(stage)
+            for data in (self.train_dataset, self.val_dataset):
+                del data.classes
+
+    with pytest.warns(UserWarning, match="Nameless names no classes, so its label 0 is taken for 'Field'"):
+        trainer(tmp_path, UBFCallback(synth=tiny_synth())).fit(Recorder(), Nameless())
+
+
 def test_empty_training_loader_is_foretold(tmp_path: Path) -> None:
     with pytest.warns(
         UserWarning, match="has 24 images per device, a batch 32.*Set batch_size to 24 or less"

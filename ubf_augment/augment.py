@@ -20,8 +20,15 @@ from ubf_augment.errors import (
 from ubf_augment.labels import ClassIndex, LabelPolicy, check_labels, draw_labels, relabel, same_label
 from ubf_augment.seeding import derive_seed
 from ubf_augment.sources import AbundanceBank, Draw, ImageSource
-from ubf_augment.strategies import CLASS_STRATEGIES, STRATEGIES, SpectralVariation, append_rows
+from ubf_augment.strategies import (
+    CLASS_STRATEGIES,
+    STRATEGIES,
+    SpectralVariation,
+    append_rows,
+    warn_of_places,
+)
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.synthesis.imagery import check_scale
 
 Strategy = Literal["generate", "bank", "edit", "fuse", "vary", "auto"]
 _AUTO = {"vary": 2.0, "generate": 1.0, "edit": 1.0, "fuse": 1.0, "bank": 1.0}
@@ -29,7 +36,7 @@ _AUTO = {"vary": 2.0, "generate": 1.0, "edit": 1.0, "fuse": 1.0, "bank": 1.0}
 
 class _Result(NamedTuple):
     image: Tensor
-    label: Tensor | None
+    label: Any  # a tensor, where a strategy reads it
     synthetic: Tensor  # (B,) bool
     appended: Tensor  # rows whose synthetic siblings were appended
 
@@ -41,7 +48,7 @@ class UBFAugment(nn.Module):
     normalisation. Call it with a sample dict, ``augment({"image": x, "label": y})`` (the other keys pass
     through and ``"is_synthetic"``, bool (B,), is added), or with a pair, ``augment(x, y)`` or ``augment((x,
     y))``. Images keep their size, type and device; nothing that was passed in is written to; without a
-    replacement the same tensors come back.
+    replacement the same tensors come back. Masks and boxes fit only what ``vary`` makes: others warn once.
 
     Strategies, each per image:
 
@@ -157,7 +164,7 @@ class UBFAugment(nn.Module):
         self.policy = LabelPolicy(
             labels, self.index, {s: self._can[s] for s in self.weights if s in CLASS_STRATEGIES}
         )
-        self.calls = 0
+        self.calls, self._told = 0, False
         if (
             self.index.names
             and "fuse" not in self.weights
@@ -229,6 +236,9 @@ class UBFAugment(nn.Module):
                 f"{', '.join(map(str, sample))}"
             )
         result = self._augment(x, y)
+        if not self._told and set(self.weights) != {"vary"} and result.synthetic.any():
+            self._told = True
+            warn_of_places(sample, self.image_key, self.weights)
         out = dict(sample)
         if len(result.appended):
             out = {key: append_rows(value, result.appended, len(x)) for key, value in sample.items()}
@@ -240,7 +250,7 @@ class UBFAugment(nn.Module):
         return {**out, "is_synthetic": synthetic}
 
     @torch.no_grad()
-    def _augment(self, x: Tensor, y: Tensor | None) -> _Result:
+    def _augment(self, x: Tensor, y: Any) -> _Result:
         self._check_images(x)
         labels, rng = self._read_labels(y, len(x)), self._next_generator()
         hard = torch.full((len(x),), -1) if labels is None else draw_labels(labels, rng)
@@ -255,26 +265,30 @@ class UBFAugment(nn.Module):
         if self.placement == "append":
             synthetic = torch.arange(len(x) + len(rows), device=x.device) >= len(x)
             if y is not None:
-                y = torch.cat([y, relabel(y[rows.to(y.device)], target[rows], changed)])
+                y = append_rows(y, rows, len(x))
+            if y is not None and changed.any():
+                y = relabel(y, torch.cat([hard, target[rows]]), torch.cat([torch.zeros(len(x)) > 0, changed]))
             return _Result(torch.cat([x, new]), y, synthetic, rows)
         if y is not None and changed.any():
             at = rows.to(y.device)
             y = y.index_copy(0, at, relabel(y[at], target[rows], changed))
-        return _Result(x.index_copy(0, rows.to(x.device), new), y, (plan >= 0).to(x.device), rows[:0])
+        image = x.clone().index_copy_(0, rows.to(x.device), new)
+        return _Result(image, y, (plan >= 0).to(x.device), rows[:0])
 
     # ---- parameters ----------------------------------------------------------------------------------------
 
     def _next_generator(self) -> torch.Generator:
         """A CPU generator for this call."""
-        if self.seed is None:
-            return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        keys = [self.calls]
-        self.calls += 1
-        if (worker := torch.utils.data.get_worker_info()) is not None:
-            keys.append(worker.seed)  # the copies in the workers, and those of the next epoch, must differ
+        seed, keys = self.seed, [self.calls]
+        if seed is None:
+            seed, keys = int(torch.randint(2**62, ())), []
+        else:
+            self.calls += 1
+            if (worker := torch.utils.data.get_worker_info()) is not None:
+                keys.append(worker.seed)  # the copies in the workers, and those of the next epoch, differ
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             keys.append(torch.distributed.get_rank())
-        return torch.Generator().manual_seed(derive_seed(self.seed, *keys))
+        return torch.Generator().manual_seed(derive_seed(seed, *keys))
 
     def _plan(self, hard: Tensor, partners: Tensor, rng: torch.Generator) -> Int64[Tensor, " b"]:
         """Which of ``self.weights`` each image undergoes, -1 for none."""
@@ -341,6 +355,7 @@ class UBFAugment(nn.Module):
                 f"image {i} of the batch has {int(bad[i].any(0).sum())} pixels with NaN or infinite values: "
                 "fill or drop them first"
             )
+        check_scale(x, "batch")
 
     def _read_labels(self, y: Any, batch: int) -> Shaped[Tensor, "b *k"] | None:
         """Checked labels on the CPU, or None where no strategy needs them."""

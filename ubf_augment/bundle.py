@@ -96,12 +96,8 @@ def write(bundle: Bundle, directory: str | Path, *, dtype: str = "float32") -> P
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
-    target = Path(directory).absolute()
+    target = check_target(directory)
     _recover(target)
-    if target.exists() and not (
-        target.is_dir() and ((target / INDEX).is_file() or not any(target.iterdir()))
-    ):
-        raise BundleError(f"{target} exists and is not a bundle: choose another directory")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
@@ -111,6 +107,20 @@ def write(bundle: Bundle, directory: str | Path, *, dtype: str = "float32") -> P
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    return target
+
+
+def check_target(directory: str | Path) -> Path:
+    """The absolute path of a directory that `write` may fill; to be asked before a long training.
+
+    Raises:
+        BundleError: if it exists, is not empty, and holds no bundle.
+    """
+    target = Path(directory).absolute()
+    if target.exists() and not (
+        target.is_dir() and ((target / INDEX).is_file() or not any(target.iterdir()))
+    ):
+        raise BundleError(f"{target} exists and is not a bundle: choose another directory")
     return target
 
 

@@ -95,8 +95,9 @@ class UBFCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the augmentation into the data module; only for fitting."""
-        if stage != "fit" or self._restore is not None:
+        if stage != "fit":
             return
+        self._put_back()
         module: Any = getattr(trainer, "datamodule", None)
         if module is None or not hasattr(module, "train_aug") or not hasattr(module, "aug"):
             given = "none" if module is None else type(module).__name__
@@ -116,7 +117,15 @@ class UBFCallback(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the data module its own augmentation back."""
-        if stage == "fit" and self._restore is not None:
+        if stage == "fit":
+            self._put_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same after an error or Ctrl-C, where Lightning does not call ``teardown``."""
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self._restore is not None:
             module, before = self._restore
             module.train_aug = before
             self._restore = None
@@ -138,6 +147,13 @@ class UBFCallback(Callback):
         classes: Sequence[str] | None = self.classes
         if classes is None:
             classes = _classes_of(module)
+        if classes is None and self.synth.classes:
+            warnings.warn(
+                f"the training set of {type(module).__name__} names no classes, so its label 0 is taken for "
+                f"{self.synth.classes[0]!r} of the synthesizer, and so on: if that is wrong, give "
+                "classes=[…] in label order (and class_map)",
+                stacklevel=2,
+            )
         return UBFAugment(self.synth, classes=classes, **self.options)
 
 

@@ -105,3 +105,6 @@ def alexnet(pretrained: bool = False, **kwargs: Any) -> AlexNet:
     kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or config  # timm passes None
     model: AlexNet = build_model_with_cfg(AlexNet, "alexnet", False, **kwargs)
     return model
+
+
+__all__ = ["AlexNet", "alexnet"]  # after the decorator, which sets it to the function alone

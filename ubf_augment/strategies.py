@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -178,13 +181,43 @@ def edit(
 
 
 def append_rows(value: Any, rows: Tensor, batch: int) -> Any:
-    """Repeat ``rows`` at the end of a value with one entry per image (tensor or list); else leave it.
+    """Repeat ``rows`` at the end of a value with one entry per image (tensor, array, list, tuple); else leave it.
 
     >>> append_rows(["a", "b"], torch.tensor([1]), 2), append_rows("ab", torch.tensor([1]), 2)
     (['a', 'b', 'b'], 'ab')
     """
     if isinstance(value, Tensor) and value.ndim and len(value) == batch:
         return torch.cat([value, value[rows.to(value.device)]])
-    if isinstance(value, list) and len(value) == batch:
-        return value + [value[i] for i in rows.tolist()]
+    if isinstance(value, np.ndarray) and value.ndim and len(value) == batch:
+        return np.concatenate([value, value[rows.cpu().numpy()]])
+    if type(value) in (list, tuple) and len(value) == batch:
+        return value + type(value)(value[i] for i in rows.tolist())
     return value
+
+
+def warn_of_places(sample: Mapping[Any, Any], image_key: str, strategies: Iterable[str]) -> None:
+    """Warn if a sample has masks or boxes (by name, or by size): a synthetic scene has none.
+
+    Args:
+        sample: with (B, C, H, W) images.
+        image_key: their key.
+        strategies: those in use; ``vary`` keeps every place.
+    """
+    size = sample[image_key].shape[-2:]
+    keys = [
+        str(k)
+        for k, v in sample.items()
+        if k != image_key
+        and (
+            "mask" in str(k)
+            or "box" in str(k)
+            or (isinstance(v, Tensor) and v.ndim > 2 and v.shape[-2:] == size)
+        )
+    ]
+    if keys:
+        warnings.warn(
+            f"{', '.join(keys)} of the sample stay those of the real images, whose places "
+            f"{', '.join(s for s in strategies if s != 'vary')} does not keep: do not use them where "
+            "is_synthetic is True, or set strategy='vary'",
+            stacklevel=4,
+        )

@@ -33,8 +33,9 @@ AID_CLASSES = ("BareLand", "Farmland", "Forest", "Meadow")
 ENDMEMBERS, SIZE = 8, (PATCH, PATCH)
 ZOOM = 3.75  # an AID picture (150 pixels of about 4 m) becomes 30 pixels of 20 m, of which a patch shows 8
 GENERATOR = {
-    "codec": "unshuffle",
     "factor": 2,
+    "latent_channels": 16,
+    "whiten": 0.25,
     "widths": (48, 80),
     "layers": 1,
     "attention": (1,),

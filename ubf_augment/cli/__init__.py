@@ -5,8 +5,9 @@ Each command lives in a module of its own, which is only imported when that comm
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    chosen: dict[str, Any] = {}
     try:
-        chosen = parser.instantiate_classes(options)[options.command].as_dict()
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # new in 4.49
+        chosen = instantiate(options)[options.command].as_dict()
         chosen.pop("config", None)
         functions[options.command](**chosen)
     except KeyboardInterrupt:
         print("ubf: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except (UBFError, ValueError, OSError, ModuleNotFoundError) as error:
-        if debug:
+    except (UBFError, ValueError, OSError, ModuleNotFoundError, TypeError) as error:
+        if debug or (type(error) is TypeError and "unexpected keyword argument" not in str(error)):
             raise
-        print(f"ubf {options.command}: {_one_line(error)}", file=sys.stderr)
+        print(f"ubf {options.command}: {_one_line(error)}{_flags(error, chosen)}", file=sys.stderr)
         return 2
     return 0
 
@@ -86,6 +89,14 @@ def build_parser(words: Sequence[str] = ()) -> tuple[ArgumentParser, dict[str, C
             child.add_function_arguments(functions[name], skip=set(positional))
         commands.add_subcommand(name, child, help=summary)
     return parser, functions
+
+
+def _flags(error: Exception, chosen: Mapping[str, Any]) -> str:
+    """Where a message advises ``option=…``: what that option is called on the command line."""
+    named = dict.fromkeys(re.findall(r"\b([a-z_]+)=", str(error)))
+    read = vars(chosen["read"]) if "read" in chosen else {}
+    flags = [f"--read.{n}" if n in read else f"--{n}" for n in named if n in read or n in chosen]
+    return f" (on the command line: {', '.join(flags)})" if flags else ""
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from ubf_augment.bundle import check_target
 from ubf_augment.cli.inputs import ReadOptions, class_folders, read_scenes
 from ubf_augment.cli.output import say
 from ubf_augment.datasets import HSIFolder
@@ -59,6 +60,7 @@ def run(
         dtype: how weights are stored.
         sheet: write adaptation.png, images beside their reconstruction.
     """
+    check_target(out)
     synth = HSISynthesizer.from_pretrained(bundle)
     if wavelengths is not None:
         if read.wavelengths is not None:

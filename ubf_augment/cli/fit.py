@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ubf_augment.bundle import check_target
 from ubf_augment.cli.inputs import PictureFolder, ReadOptions, as_list, read_scenes, split_names
 from ubf_augment.cli.output import say
 from ubf_augment.synthesis import HSISynthesizer
@@ -57,6 +58,7 @@ def run(
 
     from ubf_augment.training import make_fabric
 
+    check_target(out)
     if threads is not None:
         torch.set_num_threads(threads)
     images, labels = read_scenes(hsi, read)

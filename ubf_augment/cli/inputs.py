@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ubf_augment.errors import HSIReadError, UnknownClassError
+from ubf_augment.errors import HSIReadError, RadiometryError, UnknownClassError
 from ubf_augment.io import HSI, list_hsi, read_hsi
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -188,15 +188,22 @@ def read_picture(path: Path) -> Tensor:
 
     Raises:
         HSIReadError: if the file is no readable picture.
+        RadiometryError: if it has more than 8 bits per channel, which have no known scale.
     """
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            array = np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            mode, array = image.mode, np.array(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make the decoders fail in many ways
         raise HSIReadError(f"{path} is no readable picture ({error}): replace or remove it") from error
+    if mode.startswith(("I", "F")):  # converting would clip at 255
+        raise RadiometryError(
+            f"{path} holds values of another type than 8 bits ({mode}): convert it to 8 bits"
+        )
     return torch.from_numpy(array).movedim(-1, 0).contiguous()
 
 

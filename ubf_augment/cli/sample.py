@@ -168,6 +168,18 @@ def _write_manifest(out: Path, facts: Mapping[str, Any], files: Mapping[str, Any
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """A device that works here.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"no device {name!r} on this machine ({reason}): give --device auto or cpu"
+        ) from error
+    return name

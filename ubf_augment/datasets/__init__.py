@@ -1,7 +1,8 @@
 """Data sets: synthetic images, real ones filled up with them, Indian Pines, folders of files."""
 
+from ubf_augment.datasets.balancing import balance
 from ubf_augment.datasets.folder import HSIFolder
 from ubf_augment.datasets.indian_pines import IndianPines
-from ubf_augment.datasets.synthetic import SyntheticHSIDataset, balance
+from ubf_augment.datasets.synthetic import SyntheticHSIDataset
 
 __all__ = ["HSIFolder", "IndianPines", "SyntheticHSIDataset", "balance"]

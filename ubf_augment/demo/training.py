@@ -21,9 +21,7 @@ from ubf_augment.training.parts import warmup_cosine
 _SAMPLING = {"steps": 8, "guidance": 1.0}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "vary, p = 0.5": {"strategy": "vary", "p": 0.5},
-    "vary, p = 0.8": {"strategy": "vary", "p": 0.8},
     "generate, p = 0.25": {"strategy": "generate", "p": 0.25, "sample_options": _SAMPLING},
-    "edit, p = 0.5": {"strategy": "edit", "p": 0.5, "strength": 0.5},
     "fuse, p = 0.5": {"strategy": "fuse", "p": 0.5},
     "generate and fuse and vary, p = 0.5": {
         "strategy": {"generate": 1.0, "fuse": 1.0, "vary": 1.0}, "p": 0.5, "sample_options": _SAMPLING,

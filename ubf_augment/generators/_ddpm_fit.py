@@ -13,7 +13,16 @@ from ubf_augment import seeding
 from ubf_augment.generators.codec import AbundanceAutoencoder
 from ubf_augment.generators.maps import as_abundances, dihedral, num_symmetries
 from ubf_augment.seeding import derive_seed
-from ubf_augment.training import EMA, History, fit_loop, launch, make_fabric, warmup_constant, warmup_cosine
+from ubf_augment.training import (
+    EMA,
+    History,
+    fit_loop,
+    launch,
+    make_fabric,
+    read_checkpoint,
+    warmup_constant,
+    warmup_cosine,
+)
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -152,13 +161,10 @@ def _chosen(maps: Tensor, indices: Tensor) -> Tensor:
     return maps[indices.to(maps.device)]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
-
-
 def _restore_codec(model: DDPM, path: Path) -> None:
+    state = read_checkpoint(path)
     try:
-        model.codec.load_state_dict(_read(path)["frozen"])
+        model.codec.load_state_dict(state["frozen"])
     except (KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"checkpoint {path} belongs to a model of another configuration: give another path, delete the "
@@ -168,7 +174,7 @@ def _restore_codec(model: DDPM, path: Path) -> None:
 
 def load_average(model: DDPM, path: Path) -> int:
     """Write codec and averaged denoiser of a training checkpoint into ``model``."""
-    state = _read(path)
+    state = read_checkpoint(path)
     average, codec = (state.get("ema") or {}).get("average", {}), state.get("frozen")
     parameters = dict(model.denoiser.named_parameters())
     if codec is None or {k: v.shape for k, v in average.items()} != {

@@ -6,7 +6,7 @@ trained further:
 
 - `UnshuffleCodec`: all of the f×f pixels of a patch become channels; exactly invertible.
 - `AbundanceAutoencoder`: the leading principal components of the f×f patches; a convolutional decoder
-puts the lost detail back.
+  puts the lost detail back.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import numpy as np
 from ubf_augment.errors import HSIReadError, RadiometryError
 from ubf_augment.io import headers
 from ubf_augment.io.stored import Stored, some
+from ubf_augment.io.tiff import needed_bytes
 
 ENVI_DATA = (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", "")
 """Suffixes of ENVI data files beside their ``.hdr``."""
@@ -80,22 +81,31 @@ def _read(dataset: Any, path: Path) -> Stored:
 
 
 def _check_complete(dataset: Any, path: Path) -> None:
-    """GDAL fills what is missing at the end of a raw file with zeros; say so instead."""
+    """GDAL fills a cut raw file with zeros, and reads a TIFF without the metadata cut off: say so instead."""
     if dataset.count == 0:
         inside = f", only the subdatasets {', '.join(dataset.subdatasets)}" if dataset.subdatasets else ""
         raise HSIReadError(f"{path} holds no image{inside}: name one of them, or convert it to GeoTIFF")
+    if dataset.driver == "GTiff":
+        if (needed := needed_bytes(path)) > (found := path.stat().st_size):
+            raise _truncated(path, f"its tags reach {needed} bytes, the file has {found}")
+        return
     if dataset.driver != "ENVI":
         return
+    for file in (Path(f) for f in dataset.files if f.lower().endswith(".hdr")):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if text.count("{") > text.count("}"):
+            raise _truncated(file, "a list that it opens with { has no end")
     header = headers.normalise(dataset.tags(ns="ENVI"))
     if header.get("file_compression", "0") != "0":
         return
     item = np.dtype(dataset.dtypes[0]).itemsize
     needed = int(header.get("header_offset", 0)) + dataset.count * dataset.height * dataset.width * item
     if (found := path.stat().st_size) < needed:
-        raise HSIReadError(
-            f"{path} is truncated: its header promises {needed} bytes, the file has {found}; copy or "
-            "download it again"
-        )
+        raise _truncated(path, f"its header promises {needed} bytes, the file has {found}")
+
+
+def _truncated(path: Path, why: str) -> HSIReadError:
+    return HSIReadError(f"{path} is truncated: {why}; copy or download it again")
 
 
 def _envi_data(header: Path) -> Path:

@@ -190,7 +190,7 @@ def comparison_sheet(
         _plot_real(axes[3, i], nm.numpy(), (rgb if pictures else x)[i].mean((1, 2)).numpy(), names[0])
     for row, name in enumerate((*names, "difference")):
         row_name(axes[row, 0], name)
-    bar = figure.colorbar(drawn, ax=axes[2, :], fraction=0.02, pad=0.01)
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.02, pad=0.01, shrink=0.25, anchor=(0.0, 0.35))
     bar.ax.tick_params(labelsize=6, length=2)
     bar.set_label("RMSE of a pixel", fontsize=7)
     handles, labels = axes[3, 0].get_legend_handles_labels()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, ShapeError
 from ubf_augment.seeding import derive_seed
 
-Item = tuple[Tensor, int | str | None]
+Item = tuple[Tensor, Any]
 """An image (C, H, W) and its label as the user gave it."""
 
 
@@ -49,12 +49,22 @@ def check_reflectance(x: Tensor, bands: int, *, where: str = "image", expected: 
             "pixels, "
             "or crop to where the data is complete"
         )
-    values = x.flatten()[:: max(1, x.numel() // 65536)]
+    check_scale(x, where)
+
+
+def check_scale(x: Tensor, where: str = "image") -> None:
+    """Verify by the median of a part of the values that a float tensor can be reflectance.
+
+    Raises:
+        RadiometryError: if it exceeds 2: digital numbers that were converted to float, but not scaled.
+
+    >>> check_scale(torch.full((3, 2, 2), 0.3))
+    """
+    values = x.flatten()[:: max(1, x.numel() // 65536)].float()
     if values.numel() and (middle := float(values.median())) > 2:
         raise RadiometryError(
             f"the {where} has a median of {middle:g}, reflectance lies in about 0–1: divide by the sensor's "
-            "scale "
-            "(10000 for Sentinel-2 and EnMAP products, for instance)"
+            "scale (10000 for Sentinel-2 and EnMAP products, for instance)"
         )
 
 
@@ -129,7 +139,7 @@ def _parts(item: Any) -> tuple[Any, Any]:
     else:
         return item, None
     if isinstance(label, Tensor) and label.numel() == 1:
-        label = int(label)
+        label = label.item()
     return image, label
 
 

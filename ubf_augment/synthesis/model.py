@@ -238,7 +238,8 @@ class HSISynthesizer(Unmixer):
 
         Raises:
             BandCountError, WavelengthError: if wavelengths do not fit the images, or no band is near red,
-            green or blue. NoDataError, RadiometryError, ShapeError: for images that are no reflectance.
+                green or blue.
+            NoDataError, RadiometryError, ShapeError: for images that are no reflectance.
             LabelError, UnknownClassError: for labels or class names that do not fit.
         """
         from ubf_augment.synthesis.sensor import adapt

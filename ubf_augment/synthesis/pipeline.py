@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -290,12 +291,18 @@ def make_maps(
     path = None if workdir is None else workdir / "maps.npz"
     mark = _fingerprint(unmixing, scenes, pictures, scale, classes, settings)
     if path is not None and path.exists():
-        with np.load(path) as stored:
-            if str(stored["fingerprint"]) != mark:
-                raise ValueError(
-                    f"{path} was made from other data or settings: delete it, or use another work directory"
-                )
-            return torch.from_numpy(stored["maps"]), torch.from_numpy(stored["labels"])
+        try:
+            with np.load(path) as file:
+                stored = {name: file[name] for name in ("fingerprint", "maps", "labels")}
+        except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}): delete it, and the maps are made anew"
+            ) from error
+        if str(stored["fingerprint"]) != mark:
+            raise ValueError(
+                f"{path} was made from other data or settings: delete it, or use another work directory"
+            )
+        return torch.from_numpy(stored["maps"]), torch.from_numpy(stored["labels"])
     device = next(unmixing.parameters()).device
     maps, labels = [], [pictures.labels]
     for start in range(0, len(pictures), _CHUNK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def label_resolver(
                 raise UnknownClassError(
                     f"label {label!r} is not one of the classes given: {', '.join(index.names)}"
                 )
-            i = position[label] if isinstance(label, str) else int(label)
+            i = position[label] if isinstance(label, str) else _index(label)
             if not 0 <= i < index.num_classes:
                 raise LabelError(f"label {i} is outside 0..{index.num_classes - 1}, the classes given")
             k = int(index.source[i])
@@ -117,15 +118,24 @@ def label_resolver(
         if isinstance(label, str):
             name = mapping.get(label, label)
             return synth.classes.index(name) if name in synth.classes else None
-        if not 0 <= int(label) < synth.num_classes:
+        if not 0 <= (k := _index(label)) < synth.num_classes:
             raise LabelError(
-                f"label {label} is outside 0..{synth.num_classes - 1}, the synthesizer's classes: give "
-                "classes=[…], the "
-                "names of your classes in label order"
+                f"label {k} is outside 0..{synth.num_classes - 1}, the synthesizer's classes: give "
+                "classes=[…], the names of your classes in label order"
             )
-        return int(label)
+        return k
 
     return directly
+
+
+def _index(label: Any) -> int:
+    """A label as an integer; 0.7, and one label per class, are none."""
+    try:
+        return operator.index(label)
+    except (TypeError, ValueError) as error:
+        raise LabelError(
+            f"label {label!r} is no class index: give one integer or class name per image"
+        ) from error
 
 
 def _check_rgb(rgb: tuple[int, int, int], bands: int) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ therefore walks exactly the path of an uninterrupted one, and on a CPU in float3
 bit for bit.
 """
 
-from ubf_augment.training.loop import LossFn, fit_loop, launch, make_fabric, save_atomic
+from ubf_augment.training.loop import LossFn, fit_loop, launch, make_fabric, read_checkpoint, save_atomic
 from ubf_augment.training.parts import EMA, DataOrder, History, Schedule, warmup_constant, warmup_cosine
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "fit_loop",
     "launch",
     "make_fabric",
+    "read_checkpoint",
     "save_atomic",
     "warmup_constant",
     "warmup_cosine",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,24 @@ def save_atomic(state: dict[str, Any], path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_atomic` wrote, onto the CPU.
+
+    Raises:
+        ValueError: if the file is truncated or no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({str(error).partition('. ')[0]}): it is truncated or "
+            "something else; delete it, and this stage starts anew"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds no checkpoint: delete it, and this stage starts anew")
+    return state
+
+
 class _Run:
     """State of one run: everything a checkpoint holds."""
 
@@ -72,7 +92,7 @@ class _Run:
     def load(self) -> None:
         if self.path is None or not self.path.exists():
             return
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(self.path)
         if state.get("format") != _FORMAT or state["mark"] != self.mark:
             differs: dict[str, Any] = {k: (state.get("mark", {}).get(k), v) for k, v in self.mark.items()}
             differs = {k: v for k, v in differs.items() if v[0] != v[1]}
@@ -233,4 +253,9 @@ def _drive(
             if fabric.is_global_zero and (stop or run.step == steps or now - saved >= save_every_s):
                 run.save()
                 saved = time.monotonic()
+        if stop and show and run.path is not None:
+            print(
+                f"{description}: stopped after step {run.step} of {steps}, saved in {run.path}",
+                file=sys.stderr,
+            )
         fabric.barrier()

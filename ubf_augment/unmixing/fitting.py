@@ -47,7 +47,7 @@ class _Objective(nn.Module):
         a = m.unmix(x)
         loss = self.reconstruction(a, spectra, x) + self.variation_weight * endmember_tv(spectra / self.scale)
         fixed = spectra.detach()
-        mean, log_std = m.rgb_encoder.logits(x[:, bands], y)
+        mean, log_std = m.rgb_encoder.logits(x[:, bands], y, m.rgb_start(x[:, bands]))
         target = a.detach()
         loss = loss + self.reconstruction(simplex.from_logits(mean.float()), fixed, x)
         if log_std is None:
@@ -57,7 +57,7 @@ class _Objective(nn.Module):
             z = (simplex.to_logits(target, eps=1e-3) - centred) * torch.exp(-log_std)
             loss = loss + _ABUNDANCE_WEIGHT * (0.5 * z.square() + log_std).mean()
         if rgb is not None:
-            made = mix(m.rgb_encoder(rgb, rgb_y).float(), fixed[:, bands])
+            made = mix(m.rgb_encoder(rgb, rgb_y, start=m.rgb_start(rgb)).float(), fixed[:, bands])
             loss = loss + _PICTURE_WEIGHT * charbonnier(made / self.scale, rgb / self.scale)
         return loss
 
@@ -71,12 +71,13 @@ def fit_unmixing(
     _check(model, hsis, rgb, labels, rgb_labels)
     pixels = torch.cat([h.flatten(1) for h in hsis], 1).T
     pixels = pixels[:: max(1, len(pixels) // 200_000)]
+    device = next(model.parameters()).device
     model.hsi_encoder.set_statistics(pixels)
     pictures = [] if rgb is None else [rgb.movedim(1, -1).reshape(-1, 3)[:: max(1, rgb.numel() // 600_000)]]
     model.rgb_encoder.set_statistics(torch.cat([pixels[:, list(model.rgb_index)], *pictures]))
+    model.set_regression(pixels.T[None, :, :, None].float().to(device))
     scale = float(pixels.mean(1).quantile(0.95)) if len(pixels) < 2**24 else 1.0
     objective = _Objective(model, max(scale, 1e-6), angle_weight, variation_weight)
-    device = next(model.parameters()).device
     # Brightness is free where shade is an endmember: scaled pixels are valid training pixels.
     spread = 1.0 if model.shade else 0.0
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from ubf_augment import simplex
 from ubf_augment.errors import BandCountError, ShapeError
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Endmembers, rgb_bands
@@ -33,6 +34,8 @@ class UnmixingModel(nn.Module):
     >>> model.unmix(torch.rand(2, 3, 8, 8)).shape, model.unmix_rgb(torch.rand(2, 3, 8, 8)).shape
     (torch.Size([2, 3, 8, 8]), torch.Size([2, 3, 8, 8]))
     """
+
+    regression: Tensor
 
     def __init__(
         self, endmembers: Endmembers, *, width: int = 64, blocks: int = 2, rgb_width: int = 48, rgb_blocks: int = 2,
@@ -66,11 +69,12 @@ class UnmixingModel(nn.Module):
         self.prior_weight = prior_weight
         p, c = endmembers.spectra.shape
         self.hsi_encoder = AbundanceEncoder(c, p, width=width, blocks=blocks)
-        nn.init.zeros_(self.hsi_encoder.head.weight)
-        nn.init.zeros_(cast(Tensor, self.hsi_encoder.head.bias))
         self.rgb_encoder = AbundanceEncoder(
             3, p, width=rgb_width, blocks=rgb_blocks, num_classes=num_classes, probabilistic=probabilistic
         )
+        uniform = torch.zeros(10, p)
+        uniform[0] = 1 / p
+        self.register_buffer("regression", uniform)
         free = endmembers.spectra[: p - 1] if self.shade else endmembers.spectra
         self.theta = nn.Parameter(_inverse_softplus(free.clamp_min(1e-4)))
         self._widths = {"width": width, "blocks": blocks, "rgb_width": rgb_width, "rgb_blocks": rgb_blocks}
@@ -151,15 +155,35 @@ class UnmixingModel(nn.Module):
             ShapeError, BandCountError, NoDataError, LabelError: for input that does not fit.
         """
         check_image(rgb, 3)
-        a = cast(Tensor, self.rgb_encoder(rgb, y, generator))
+        a = cast(Tensor, self.rgb_encoder(rgb, y, generator, start=self.rgb_start(rgb)))
         if not refine:
             return a
-        return fcls(
-            rgb,
-            self.spectra.detach()[:, list(self.rgb_index)],
-            prior=a.detach(),
-            prior_weight=self.prior_weight,
-        )
+        colours = self.spectra.detach()[:, list(self.rgb_index)]
+        return fcls(rgb, colours, prior=a.detach(), prior_weight=self.prior_weight)
+
+    def rgb_start(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p h w"]:
+        """Closed-form abundances of RGB pictures, from which the RGB encoder starts.
+
+        A quadratic regression of abundances on red, green and blue, fitted to the training HSIs by `fit` (uniform before),
+        projected onto the simplex.
+        """
+        return simplex.project(torch.einsum("bkhw,kp->bphw", self._quadratic(rgb), self.regression))
+
+    @torch.no_grad()
+    def set_regression(self, x: Float[Tensor, "b c h w"]) -> None:
+        """Fit the regression behind `rgb_start` by least squares to the abundances (`fcls`) of hyperspectral pixels."""
+        features = self._quadratic(x[:, list(self.rgb_index)]).movedim(1, -1).flatten(0, -2).double()
+        target = fcls(x, self.spectra).movedim(1, -1).flatten(0, -2).double()
+        gram = features.T @ features
+        gram += 1e-7 * len(features) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        self.regression.copy_(torch.linalg.solve(gram, features.T @ target))
+
+    def _quadratic(self, rgb: Tensor) -> Tensor:
+        """1, R, G, B and their products (B, 10, H, W), standardised as the RGB encoder's input."""
+        mean, std = (v[:3].view(1, -1, 1, 1) for v in (self.rgb_encoder.mean, self.rgb_encoder.std))
+        z = (rgb.float() - mean) / std
+        r, g, b = z.chunk(3, 1)
+        return torch.cat([torch.ones_like(r), z, z * z, r * g, g * b, b * r], 1)
 
     def fit(
         self, hsis: Sequence[Float[Tensor, "c _ _"]], rgb: Float[Tensor, "n 3 _ _"] | None = None, *,

@@ -87,6 +87,8 @@ class AbundanceEncoder(nn.Module):
         if self.film is not None:
             nn.init.zeros_(self.film.weight)
         self.head = nn.Conv2d(width, num_endmembers * (2 if probabilistic else 1), 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(cast(Tensor, self.head.bias))
 
     @property
     def receptive_field(self) -> int:
@@ -101,7 +103,10 @@ class AbundanceEncoder(nn.Module):
         self.std.copy_(z.std(1, correction=0).clamp_min(1e-6))
 
     def logits(
-        self, x: Float[Tensor, "b c h w"], y: Int64[Tensor, "b"] | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        y: Int64[Tensor, "b"] | None = None,
+        start: Float[Tensor, "b p h w"] | None = None,
     ) -> tuple[Float[Tensor, "b p h w"], Float[Tensor, "b p h w"] | None]:
         """Mean of the logits, and the logarithm of their deviation if the network is probabilistic."""
         if x.ndim != 4:
@@ -117,11 +122,11 @@ class AbundanceEncoder(nn.Module):
             z = z * (1 + gain) + shift
         for block in self.blocks:
             z = block(z)
-        out = self.head(z)
-        if not self.probabilistic:
-            return out, None
-        mean, log_std = out.chunk(2, 1)
-        return mean, log_std.clamp(-7, 3)
+        mean, log_std = (self.head(z), None)
+        if self.probabilistic:
+            mean, log_std = mean.chunk(2, 1)
+            log_std = log_std.clamp(-7, 3)
+        return mean if start is None else mean + start.clamp_min(1e-3).log(), log_std
 
     def _classes(self, y: Tensor | None, x: Tensor) -> Tensor:
         assert self.num_classes is not None
@@ -146,11 +151,10 @@ class AbundanceEncoder(nn.Module):
             x: reflectance (B, C, H, W).
             y: scene classes (B,), K for unknown.
             generator: draw from the predicted distribution instead of taking its mean.
-            start: first guess of the abundances, any real values; the network then predicts what to change in its logarithm.
+            start: first guess of the abundances; the network then predicts what to change in its logarithm, nothing
+                before training.
         """
-        mean, log_std = self.logits(x, y)
-        if start is not None:
-            mean = mean + start.clamp_min(1e-3).log()
+        mean, log_std = self.logits(x, y, start)
         if log_std is not None and generator is not None:
             mean = mean + log_std.exp() * randn(mean.shape, generator, mean.device, mean.dtype)
         return simplex.from_logits(mean.float()).to(x.dtype)
