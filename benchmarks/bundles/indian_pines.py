@@ -67,7 +67,7 @@ def main() -> None:
         hsis, pictures(args.data / "rgb" / "aid150", args.pictures), hsi_labels=labels, workdir=args.workdir,
         num_endmembers=ENDMEMBERS, size=SIZE, zoom=ZOOM, crops=2, rgb_gamma=1.5, seed=args.seed,
         unmixing_steps=args.unmixing_steps, unmixing_config={"width": 48, "rgb_width": 32},
-        unmixing_options={"batch_size": 32, "crop": PATCH},
+        unmixing_options={"batch_size": 32, "crop": PATCH, "endmember_lr": 2e-3},
         generator_config=GENERATOR, generator_steps=args.steps, generator_batch_size=64,
     )  # fmt: skip
     synth = finish(fitted, train)

@@ -188,7 +188,7 @@ class UnmixingModel(nn.Module):
     def fit(
         self, hsis: Sequence[Float[Tensor, "c _ _"]], rgb: Float[Tensor, "n 3 _ _"] | None = None, *,
         labels: Int64[Tensor, "m"] | None = None, rgb_labels: Int64[Tensor, "n"] | None = None, steps: int = 1500,
-        batch_size: int = 8, crop: int = 32, lr: float = 2e-3, endmember_lr: float = 2e-3, learn_endmembers: bool = True,
+        batch_size: int = 8, crop: int = 32, lr: float = 2e-3, endmember_lr: float = 5e-4, learn_endmembers: bool = True,
         angle_weight: float = 0.1, variation_weight: float = 0.015, seed: int = 0, fabric: Fabric | None = None,
         checkpoint: Path | None = None, progress: bool = True,
     ) -> History:  # fmt: skip
