@@ -29,7 +29,7 @@ TRAIN, TEST = slice(0, 88), slice(96, 128)
 MODELS = {"4 materials + shade": (5, True), "5 materials": (5, False), "7 materials + shade": (8, True)}
 SETTINGS = {
     "train columns": [0, 87], "test columns": [96, 127], "restarts": 6, "pull": 1e-4, "iterations": 60,
-    "width": 64, "blocks": 2, "batch_size": 4, "crop": 32, "steps": {"quick": 200, "full": 800},
+    "width": 64, "blocks": 2, "batch_size": 4, "crop": 32, "steps": {"quick": 200, "full": 300},
     "seeds": {"quick": 1, "full": 3},
 }  # fmt: skip
 METRICS = ("rmse", "psnr", "ssim", "sad")

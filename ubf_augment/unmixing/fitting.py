@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PICTURE_WEIGHT = 0.5
 _ABUNDANCE_WEIGHT = 0.1
 _FORGOTTEN = 0.1
+_BRIGHTNESS = 0.3  # largest absolute logarithm of the scale of a crop
 
 
 class _Objective(nn.Module):
@@ -78,8 +79,9 @@ def fit_unmixing(
     model.set_regression(pixels.T[None, :, :, None].float().to(device))
     scale = float(pixels.mean(1).quantile(0.95)) if len(pixels) < 2**24 else 1.0
     objective = _Objective(model, max(scale, 1e-6), angle_weight, variation_weight)
-    # Brightness is free where shade is an endmember: scaled pixels are valid training pixels.
-    spread = 1.0 if model.shade else 0.0
+    # Brightness is free where shade is an endmember: scaled pixels are valid training pixels. Wider scales serve other
+    # scenes and cost accuracy on these.
+    spread = _BRIGHTNESS if model.shade else 0.0
 
     def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         x, y = _crops(hsis, labels, len(indices), crop, generator)
