@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import add_picture
 from PIL import Image
 from torch import Tensor
 
 from ubf_augment import HSISynthesizer, mix, read_hsi
 from ubf_augment.metrics import sad
-from ubf_augment.report import sample_sheet
 from ubf_augment.training import make_fabric
 
 WAVELENGTHS = np.linspace(398.71, 698.04, 59).round(2).tolist()
@@ -70,8 +70,7 @@ def main() -> None:
     synth.card["generation"] = generation_figures(synth)
     synth.card["training"]["seconds_of_the_last_call"] = round(time.monotonic() - start, 1)
     synth.save_pretrained(args.out, dtype="float16")
-    synth = HSISynthesizer.from_pretrained(args.out)
-    sample_sheet(synth, list(synth.classes[:30:3]), path=args.out / "samples.png")
+    add_picture(args.out, list(synth.classes[:30:3]))
     size = sum(f.stat().st_size for f in args.out.rglob("*") if f.is_file())
     print(f"wrote {args.out}: {size / 2**20:.2f} MiB; pictures in samples.png")
 

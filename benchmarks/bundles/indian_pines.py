@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import add_picture
 from torch import Tensor
 
 from ubf_augment import HSISynthesizer, fcls, mix
@@ -72,7 +73,7 @@ def main() -> None:
     )  # fmt: skip
     synth = finish(fitted, train)
     synth.save_pretrained(args.out, dtype="float16")
-    add_picture(HSISynthesizer.from_pretrained(args.out), args.out)
+    add_picture(args.out)
     size = sum(f.stat().st_size for f in args.out.rglob("*") if f.is_file())
     print(f"wrote {args.out}: {size / 2**20:.2f} MiB")
 
@@ -232,16 +233,6 @@ def generation(synth: HSISynthesizer, per_class: int = 40, seeds: int = 5) -> di
 def _images(split: str) -> tuple[Tensor, Tensor]:
     data = IndianPines(split, FOLD)  # type: ignore[arg-type]
     return torch.stack([data[i]["image"] for i in range(len(data))]), torch.tensor(data.targets)
-
-
-def add_picture(synth: HSISynthesizer, directory: Path) -> None:
-    """Write samples of every class beside the model card and show them in it."""
-    from ubf_augment.report import sample_sheet
-
-    sample_sheet(synth, title=f"{directory.name}: samples", path=directory / "samples.png", dpi=80)
-    card = directory / "README.md"
-    title, _, rest = card.read_text(encoding="utf-8").partition("\n\n")
-    card.write_text(f"{title}\n\n![Samples of every class](samples.png)\n\n{rest}", encoding="utf-8")
 
 
 if __name__ == "__main__":
