@@ -44,7 +44,7 @@ class GaussianDenoiser(nn.Module):
         self.model, self.std = [model], std
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        alpha, sigma = self.model[0]._alpha_sigma(t)
+        alpha, sigma = self.model[0].alpha_sigma(t)
         clean = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2) * z
         noise = (z - alpha * clean) / sigma
         kind = self.model[0].prediction
@@ -65,7 +65,7 @@ def test_samplers_draw_the_right_spread(
     monkeypatch.setattr(model, "denoiser", GaussianDenoiser(model, std))
     z = torch.randn(12, 6, 16, 16)
     times = sampling_times(model.alpha_bar, steps)
-    out = model._denoise(z, times, None, per_sample(0, range(12)), sampler=sampler, project=False)  # type: ignore[arg-type]
+    out = model._decode(z, times, None, per_sample(0, range(12)), sampler=sampler, project=False)  # type: ignore[arg-type]
     assert float(out.std()) == pytest.approx(std, rel=tolerance)
     assert abs(float(out.mean())) < 0.05 * std
 
@@ -159,7 +159,7 @@ def test_the_loss_is_zero_for_the_exact_prediction(prediction: str) -> None:
 
     class Exact(nn.Module):
         def forward(self, noisy: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            alpha, sigma = model._alpha_sigma(t)
+            alpha, sigma = model.alpha_sigma(t)
             noise = (noisy - alpha * z) / sigma
             return {"epsilon": noise, "sample": z, "v_prediction": alpha * noise - sigma * z}[prediction]
 
@@ -278,11 +278,13 @@ def test_fitting_again_keeps_the_code() -> None:
 
 
 def test_symmetries_are_used_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ubf_augment.generators import _ddpm_fit
+    from ubf_augment.generators import _denoiser_fit
 
     seen: list[int] = []
-    original = _ddpm_fit.dihedral
-    monkeypatch.setattr(_ddpm_fit, "dihedral", lambda x, op: (seen.extend(op.tolist()), original(x, op))[1])
+    original = _denoiser_fit.dihedral
+    monkeypatch.setattr(
+        _denoiser_fit, "dihedral", lambda x, op: (seen.extend(op.tolist()), original(x, op))[1]
+    )
     maps = smooth_maps(32, 3, 8)
     small(None).fit(maps, steps=3, codec_steps=1, batch_size=16, augment=False, progress=False)
     assert set(seen) == {0}

@@ -17,11 +17,14 @@ from ubf_augment.seeding import per_sample
 from ubf_augment.training import make_fabric
 
 P, SIZE, K = 3, (8, 8), 2
+_CODED = {"factor": 2, "latent_channels": 6, "codec_widths": (16, 16), "widths": (16, 32), "head_dim": 16}
+_CODED_FIT = {"codec_steps": 20, "warmup": 10, "ema_decay": 0.98}
 SMALL: dict[str, dict[str, Any]] = {
-    "ddpm": {"factor": 2, "latent_channels": 6, "codec_widths": (16, 16), "widths": (16, 32), "head_dim": 16},
+    "ddpm": _CODED,
+    "flow": _CODED,
 }
-QUICK: dict[str, dict[str, Any]] = {"ddpm": {"codec_steps": 20, "warmup": 10, "ema_decay": 0.98}}
-DRAW: dict[str, dict[str, Any]] = {"ddpm": {"steps": 5}}
+QUICK: dict[str, dict[str, Any]] = {"ddpm": _CODED_FIT, "flow": _CODED_FIT}
+DRAW: dict[str, dict[str, Any]] = {"ddpm": {"steps": 5}, "flow": {"steps": 5}}
 
 
 def build(name: str, **config: Any) -> AbundanceGenerator:

@@ -1,4 +1,4 @@
-"""The contract of a generator of abundance maps."""
+"""The contract of a generator of abundance maps, and the part of it that any generator of maps has."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ Labels = Tensor | Sequence[int] | int | None
 _CHUNK = 1024
 
 
-class AbundanceGenerator(nn.Module, ABC):
-    """Distribution p(a | y) of abundance maps a (P,H,W) on the simplex, given a scene class y.
+class MapGenerator(nn.Module, ABC):
+    """Distribution p(v | y) of maps v (channels, H, W) of real values, given a scene class y.
 
-    A subclass writes `_sample`, `_fit`, `loss` and, if it can, `_edit` (then ``can_edit = True``); the
-    checks live here, so every generator gives maps with a ≥ 0 (ANC) and abs(Σₚ aₚ − 1) ≤ 1e-5 (ASC).
-
-    Generators are the fusion step of Unmixing Before Fusion (Yu et al., CVPR 2024, pp. 9297-9306).
+    A subclass writes `_sample`, `_fit`, `loss` and, if it can, `_edit` (then ``can_edit = True``), and says
+    by `_read` and `_close` which values are maps; all checks live here. Abundance maps are
+    `AbundanceGenerator`; other spaces serve comparison (`baselines`).
 
     Attributes:
-        num_endmembers: P.
+        channels: number of channels of a map.
         size: (H, W) of a map.
         num_classes: K, or None where the generator takes no class.
     """
 
     name: ClassVar[str] = ""
     can_edit: ClassVar[bool] = False
+    _counts: ClassVar[str] = "channel count"
 
-    def __init__(self, num_endmembers: int, size: Sequence[int], num_classes: int | None = None) -> None:
+    def __init__(self, channels: int, size: Sequence[int], num_classes: int | None = None) -> None:
         """Keep the sizes.
 
         Raises:
-            ValueError: if a size is not positive, or P < 2.
+            ValueError: if a size is not positive.
         """
         super().__init__()
         height, width = (int(s) for s in size)
-        if num_endmembers < 2 or min(height, width) < 1 or (num_classes is not None and num_classes < 1):
+        if min(channels, height, width) < 1 or (num_classes is not None and num_classes < 1):
             raise ValueError(
-                "need at least two endmembers, a positive size and at least one class, got "
-                f"P={num_endmembers}, size={(height, width)}, K={num_classes}"
+                "need at least one channel, a positive size and at least one class, got "
+                f"{channels} channels, size={(height, width)}, K={num_classes}"
             )
-        self.num_endmembers, self.size, self.num_classes = num_endmembers, (height, width), num_classes
+        self.channels, self.size, self.num_classes = channels, (height, width), num_classes
 
     @property
     @abstractmethod
@@ -67,6 +67,14 @@ class AbundanceGenerator(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @abstractmethod
+    def _read(self, maps: Tensor, check: bool = False) -> Tensor:
+        """Give stored maps as float32; with ``check``, raise if they are no maps."""
+
+    @abstractmethod
+    def _close(self, maps: Tensor) -> Tensor:
+        """Check drawn maps, and remove rounding."""
 
     @abstractmethod
     def _sample(self, y: Tensor | None, n: int, generator: list[torch.Generator], **options: Any) -> Tensor:
@@ -147,7 +155,7 @@ class AbundanceGenerator(nn.Module, ABC):
         batch_size: int = 64,
         **options: Any,
     ) -> Float[Tensor, "b p h w"]:
-        """Draw abundance maps; do not override: checks y, draws in micro-batches, checks ANC and ASC.
+        """Draw maps; do not override: checks y, draws in micro-batches, checks what was drawn (ANC and ASC).
 
         Args:
             y: classes, (B,) or one integer; needed if and only if the generator has classes.
@@ -211,27 +219,15 @@ class AbundanceGenerator(nn.Module, ABC):
             ),
         )  # fmt: skip
 
-    def save(self, directory: Path | str) -> Path:
-        """Write ``config.json`` and ``model.safetensors``; `load_generator` reads them back."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        config = {"name": self.name, "config": self.config}
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(state, directory / "model.safetensors")
-        return directory
-
     def _check_maps(self, maps: Tensor) -> None:
-        want = (self.num_endmembers, *self.size)
+        want = (self.channels, *self.size)
         if maps.ndim != 4 or tuple(maps.shape[1:]) != want or not len(maps):
             raise ShapeError(
                 f"maps have shape {tuple(maps.shape)}, this generator needs (N, P, H, W) with N ≥ 1 and "
-                f"(P, H, W) = {want}: build it with the same endmember count and size, or crop the maps"
+                f"(P, H, W) = {want}: build it with the same {self._counts} and size, or crop the maps"
             )
         for start in range(0, len(maps), _CHUNK):
-            as_abundances(maps[start : start + _CHUNK], check=True)
+            self._read(maps[start : start + _CHUNK], check=True)
 
     def _check_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
         if self.num_classes is None:
@@ -278,16 +274,61 @@ class AbundanceGenerator(nn.Module, ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         sources = _split(generator, count)
-        out = torch.empty(count, self.num_endmembers, *self.size, device=self.device)
+        out = torch.empty(count, self.channels, *self.size, device=self.device)
         with _eval_mode(self), torch.no_grad():
             for start in range(0, count, batch_size):
                 part = slice(start, min(start + batch_size, count))
-                a = draw(part, sources[part]).float()
-                simplex.check(a, atol=1e-4)  # a generator ends on the simplex: closing removes rounding
-                a = simplex.closure(a.clamp_min(0))
-                simplex.check(a, atol=1e-5)
-                out[part] = a
+                out[part] = self._close(draw(part, sources[part]).float())
         return out
+
+
+class AbundanceGenerator(MapGenerator):
+    """Distribution p(a | y) of abundance maps a (P,H,W) on the simplex, given a scene class y.
+
+    Every generator gives maps with a ≥ 0 (ANC) and abs(Σₚ aₚ − 1) ≤ 1e-5 (ASC): a subclass ends on the
+    simplex, and this class removes what rounding leaves.
+
+    Generators are the fusion step of Unmixing Before Fusion (Yu et al., CVPR 2024, pp. 9297-9306).
+
+    Attributes:
+        num_endmembers: P.
+        size: (H, W) of a map.
+        num_classes: K, or None where the generator takes no class.
+    """
+
+    _counts = "endmember count"
+
+    def __init__(self, num_endmembers: int, size: Sequence[int], num_classes: int | None = None) -> None:
+        """Keep the sizes.
+
+        Raises:
+            ValueError: if a size is not positive, or P < 2.
+        """
+        if num_endmembers < 2:
+            raise ValueError(f"need at least two endmembers, got P={num_endmembers}")
+        super().__init__(num_endmembers, size, num_classes)
+        self.num_endmembers = num_endmembers
+
+    def _read(self, maps: Tensor, check: bool = False) -> Tensor:
+        return as_abundances(maps, check=check)
+
+    def _close(self, maps: Tensor) -> Tensor:
+        simplex.check(maps, atol=1e-4)
+        a = simplex.closure(maps.clamp_min(0))
+        simplex.check(a, atol=1e-5)
+        return a
+
+    def save(self, directory: Path | str) -> Path:
+        """Write ``config.json`` and ``model.safetensors``; `load_generator` reads them back."""
+        from safetensors.torch import save_file
+
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        config = {"name": self.name, "config": self.config}
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(state, directory / "model.safetensors")
+        return directory
 
 
 def _part(labels: Tensor | None, part: slice, device: torch.device) -> Tensor | None:

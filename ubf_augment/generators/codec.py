@@ -83,7 +83,7 @@ class UnshuffleCodec(Codec):
 
     def fit_linear(self, batches: Iterable[Float[Tensor, "b p h w"]]) -> None:
         """Set mean and standard deviation per endmember."""
-        mean, cov = _moments(v.movedim(1, -1).flatten(0, -2) for v in batches)
+        mean, cov = channel_moments(v.movedim(1, -1).flatten(0, -2) for v in batches)
         self.shift.copy_(mean)
         self.scale.copy_(cov.diagonal().clamp_min(1e-6).sqrt())
         self.ready.fill_(True)
@@ -196,7 +196,9 @@ class AbundanceAutoencoder(Codec):
 
         Principal components: Pearson 1901, doi:10.1080/14786440109462720.
         """
-        mean, cov = _moments(F.pixel_unshuffle(a, self.factor).movedim(1, -1).flatten(0, -2) for a in batches)
+        mean, cov = channel_moments(
+            F.pixel_unshuffle(a, self.factor).movedim(1, -1).flatten(0, -2) for a in batches
+        )
         values, vectors = torch.linalg.eigh(cov)
         std = values.flip(0)[: self.channels].clamp_min(1e-8).sqrt()
         basis = vectors.flip(1)[:, : self.channels].T
@@ -241,7 +243,7 @@ def l1_and_gradients(b: Float[Tensor, "b p h w"], a: Float[Tensor, "b p h w"]) -
 
 
 @torch.no_grad()
-def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def channel_moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean (c,) and covariance (c, c) of rows (n, c), in float64 around the first batch's mean."""
     origin, total, square, count = torch.zeros(()), torch.zeros(()), torch.zeros(()), 0
     for v in batches:

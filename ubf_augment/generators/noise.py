@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -87,3 +88,42 @@ def sampling_times(
     targets = torch.linspace(high, low, count, dtype=torch.float64) if high > low else torch.tensor([high])
     times = (log_ratio[None, :] - targets[:, None]).abs().argmin(1).tolist()
     return sorted(set(times) | {top}, reverse=True)
+
+
+def flow_times(steps: int, start: float = 1.0, first: float = 80.0, last: float = 0.05) -> list[float]:
+    """Times t of straight paths, evenly spaced in log t/(1 − t), for the same noise as `sampling_times`.
+
+    Args:
+        steps: number of evaluations for the whole way; fewer are returned for a part of it.
+        start: largest t.
+        first: largest t/(1 − t) looked at.
+        last: smallest t/(1 − t) looked at, before the last jump to t = 0.
+
+    Returns:
+        Falling times in (0, 1).
+
+    Raises:
+        ValueError: if ``steps`` is not positive.
+
+    >>> [round(t, 3) for t in flow_times(5)]
+    [0.988, 0.927, 0.667, 0.241, 0.048]
+    """
+    if steps < 1:
+        raise ValueError(f"sampling needs at least one step, got {steps}")
+    low, top = math.log(last), math.log(first)
+    high = top if start >= 1 else min(top, math.log(start / (1 - start)))
+    count = max(1, round(steps * min(1.0, max(0.0, (high - low) / (top - low)))))
+    if count == 1 or high <= low:
+        return [1 / (1 + math.exp(-high))]
+    return [1 / (1 + math.exp(-high + (high - low) * i / (count - 1))) for i in range(count)]
+
+
+def spread_times(times: Sequence[float], count: int) -> list[float]:
+    """Take ``count`` times between the first and the last of ``times``, evenly spaced in log t/(1 − t).
+
+    >>> [round(t, 3) for t in spread_times(flow_times(5), 3)]
+    [0.988, 0.667, 0.048]
+    """
+    ends = [math.log(t / (1 - t)) for t in (times[0], times[-1])]
+    share = [i / max(1, count - 1) for i in range(count)]
+    return [1 / (1 + math.exp(-(ends[0] + (ends[1] - ends[0]) * w))) for w in share]

@@ -1,4 +1,4 @@
-"""The training stages of `DDPM`: codec (encoder in closed form, decoder by descent), then denoiser."""
+"""The training stages of a `DenoisingGenerator`: codec (encoder in closed form, decoder by descent), then denoiser."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ubf_augment.training import (
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-    from ubf_augment.generators.ddpm import DDPM
+    from ubf_augment.generators.denoising import DenoisingGenerator
 
 _CHUNK = 256
 _ON_DEVICE_BYTES = 1 << 32  # larger sets of maps stay where they are and are moved batch by batch
 
 
-def fit_ddpm(
-    model: DDPM,
+def fit_denoiser(
+    model: DenoisingGenerator,
     maps: Tensor,
     labels: Tensor | None,
     *,
@@ -59,7 +59,7 @@ def fit_ddpm(
 
     A model that was fitted before keeps its encoder, so that its denoiser stays valid.
 
-    Options of `DDPM.fit`:
+    Options of ``fit``:
         codec_steps: steps of the learned decoder; None: 1500 if it is new, 0 if it was fitted before.
         codec_lr, codec_batch_size: of the codec.
         warmup, lr_schedule, weight_decay, ema_decay: of the denoiser (lr defaults to 5e-4).
@@ -75,7 +75,7 @@ def fit_ddpm(
     if checkpoint is not None and checkpoint.exists():  # equal eigenvalues leave the basis open: take its own
         _restore_codec(model, checkpoint)
     elif new:
-        model.codec.fit_linear(_sampled(maps, ops, fabric.device))
+        model.codec.fit_linear(_sampled(model, maps, ops))
     extra: dict[str, Any] = {}
     if isinstance(model.codec, AbundanceAutoencoder):
         codec_steps = (1500 if new else 0) if codec_steps is None else codec_steps
@@ -90,7 +90,7 @@ def fit_ddpm(
         op = torch.randint(ops, (len(indices),), generator=generator)
         y = None if labels is None else labels[indices]
         with torch.no_grad():
-            codes = model.codec.encode(dihedral(as_abundances(_chosen(maps, indices)), op).to(fabric.device))
+            codes = model.codec.encode(dihedral(model._read(_chosen(maps, indices)), op).to(fabric.device))
         return model.denoising_loss(denoiser, codes, y, generator)
 
     net = model.denoiser
@@ -149,19 +149,19 @@ def fit_decoder(
     return history
 
 
-def _sampled(maps: Tensor, ops: int, device: torch.device) -> Iterator[Tensor]:
+def _sampled(model: DenoisingGenerator, maps: Tensor, ops: int) -> Iterator[Tensor]:
     """Give batches of at most about 4096 evenly chosen maps, their symmetries in turn."""
     chosen = maps[:: max(1, len(maps) // 4096)]
     for start in range(0, len(chosen), _CHUNK):
         part = chosen[start : start + _CHUNK]
-        yield dihedral(as_abundances(part), torch.arange(len(part)) % ops).to(device)
+        yield dihedral(model._read(part), torch.arange(len(part)) % ops).to(model.device)
 
 
 def _chosen(maps: Tensor, indices: Tensor) -> Tensor:
     return maps[indices.to(maps.device)]
 
 
-def _restore_codec(model: DDPM, path: Path) -> None:
+def _restore_codec(model: DenoisingGenerator, path: Path) -> None:
     state = read_checkpoint(path)
     try:
         model.codec.load_state_dict(state["frozen"])
@@ -172,7 +172,7 @@ def _restore_codec(model: DDPM, path: Path) -> None:
         ) from error
 
 
-def load_average(model: DDPM, path: Path) -> int:
+def load_average(model: DenoisingGenerator, path: Path) -> int:
     """Write codec and averaged denoiser of a training checkpoint into ``model``."""
     state = read_checkpoint(path)
     average, codec = (state.get("ema") or {}).get("average", {}), state.get("frozen")

@@ -1,0 +1,259 @@
+"""What diffusion and flow matching share: a codec, a denoising U-Net, guidance, projection, training."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor, nn
+
+from ubf_augment import seeding, simplex
+from ubf_augment.generators.base import MapGenerator
+from ubf_augment.generators.codec import AbundanceAutoencoder, Codec, UnshuffleCodec
+from ubf_augment.training import History
+
+CodecName = Literal["latent", "unshuffle"]
+
+
+class Denoiser(nn.Module):
+    """diffusers' U-Net as a plain function (z_t, t, y) → prediction, channels last inside."""
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], widths: Sequence[int], layers: int,
+        attention: Sequence[int], head_dim: int, dropout: float, num_classes: int | None,
+    ) -> None:  # fmt: skip
+        """Build the U-Net with attention at the given levels (0 is the full latent) and in the middle."""
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        build: Any = UNet2DModel
+        levels = range(len(widths))
+        groups = max(g for g in range(1, 33) if all(w % g == 0 for w in widths))
+        heads = math.gcd(head_dim, *(widths[i] for i in levels if i in attention), widths[-1])
+        self.unet: nn.Module = build(
+            sample_size=size,
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=tuple("AttnDownBlock2D" if i in attention else "DownBlock2D" for i in levels),
+            up_block_types=tuple(
+                "AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(levels)
+            ),
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            attention_head_dim=heads,
+            norm_num_groups=groups,
+            attn_norm_num_groups=groups,
+            resnet_time_scale_shift="scale_shift",
+            dropout=dropout,
+            num_class_embeds=None if num_classes is None else num_classes + 1,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """Predict for noisy codes z (B,c,h,w) at steps t (B,) and classes y (B,)."""
+        z = z.contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.unet(z, t, class_labels=y, return_dict=False)[0])
+
+
+class DenoisingGenerator(MapGenerator):
+    """A generator that turns noise into the code of a map, step by step, with classifier-free guidance.
+
+    A codec packs maps into codes z (see `codec`); a U-Net looks at a code mixed with noise, z_t = αₜ z₀ + σₜ n,
+    at time t with class y. Subclasses say what αₜ and σₜ are, what the network predicts, and how to go
+    from noise to a code; they call `_build` when the sizes are known.
+
+    Attributes:
+        codec: packs maps.
+        denoiser: the U-Net.
+        code_size: (H/f, W/f).
+        label_dropout: share of training samples that see no class.
+    """
+
+    codec: Codec
+    denoiser: nn.Module
+    code_size: tuple[int, int]
+    label_dropout: float
+
+    def _build(
+        self, codec: Codec, widths: Sequence[int], layers: int, attention: Sequence[int], head_dim: int,
+        dropout: float, label_dropout: float,
+    ) -> None:  # fmt: skip
+        """Take the codec and make the U-Net; call it under the initial seed (`seeded`)."""
+        factor = codec.factor
+        need = factor * 2 ** (len(widths) - 1)
+        if any(s % need for s in self.size):
+            raise ValueError(
+                f"size {self.size} is not divisible by {need} (factor {factor} × 2^{len(widths) - 1} for "
+                f"{len(widths)} levels): choose another size, a smaller factor, or fewer widths"
+            )
+        self.code_size = (self.size[0] // factor, self.size[1] // factor)
+        self.label_dropout = label_dropout
+        self.codec = codec
+        self.denoiser = Denoiser(
+            codec.channels, self.code_size, widths, layers, attention, head_dim, dropout, self.num_classes
+        )
+        self.codec.to(memory_format=torch.channels_last)
+
+    @abstractmethod
+    def alpha_sigma(
+        self, t: Shaped[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+        """Give αₜ and σₜ at times t (B,)."""
+
+    @abstractmethod
+    def _clean(self, z: Tensor, out: Tensor, t: Tensor) -> Tensor:
+        """Turn the network's output at z and t (1,) into an estimate of z₀."""
+
+    @abstractmethod
+    def denoising_loss(
+        self,
+        denoiser: nn.Module,
+        z: Float[Tensor, "b c hf wf"],
+        labels: Int64[Tensor, "b"] | None,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of the prediction at random times, some classes dropped."""
+
+    def loss(
+        self, maps: Float[Tensor, "b p h w"], labels: Int64[Tensor, "b"] | None, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Denoising loss plus, for a learned codec, the codec's loss."""
+        z = self.codec.encode(maps)
+        loss = self.denoising_loss(self.denoiser, z, labels, generator)
+        if isinstance(self.codec, AbundanceAutoencoder):
+            loss = loss + cast(Tensor, self.codec(maps, seeding.randn(z.shape, generator, z.device)))
+        return loss
+
+    def predict_clean(
+        self,
+        z: Float[Tensor, "b c hf wf"],
+        t: float,
+        y: Int64[Tensor, "b"] | None,
+        guidance: float,
+        project: bool,
+    ) -> Float[Tensor, "b c hf wf"]:
+        """Estimate z₀ from z_t with guidance, u(∅) + g (u(y) − u(∅)) for predictions u; then project."""
+        time = torch.full((1,), t, device=z.device)
+        if y is None or guidance == 1.0:
+            out = self._predict(self.denoiser, z, time.expand(len(z)), y)
+        else:
+            null = torch.full_like(y, cast(int, self.num_classes))
+            both = self._predict(
+                self.denoiser, torch.cat([z, z]), time.expand(2 * len(z)), torch.cat([y, null])
+            )
+            with_class, without = both.chunk(2)
+            out = without + guidance * (with_class - without)
+        clean = self._clean(z, out, time)
+        return self.codec.project(clean) if project else clean
+
+    def _predict(self, denoiser: nn.Module, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """Ask the network, in float32 whatever its precision."""
+        return cast(Tensor, denoiser(z, t, y)).float()
+
+    def _drop_labels(
+        self, labels: Tensor | None, generator: torch.Generator, device: torch.device
+    ) -> Tensor | None:
+        """Hide the class of some samples, so that the network also learns p(z)."""
+        if labels is None:
+            return None
+        dropped = (torch.rand(len(labels), generator=generator) < self.label_dropout).to(device)
+        y = labels.to(device)
+        return torch.where(dropped, torch.full_like(y, cast(int, self.num_classes)), y)
+
+    @abstractmethod
+    def _times(self, steps: int, start: float = 1.0) -> Sequence[float]:
+        """Falling times for ``steps`` evaluations, from share ``start`` of the way to noise."""
+
+    @abstractmethod
+    def _denoise(self, *args: Any, **options: Any) -> Tensor:
+        """Go from z at ``times[0]`` to a clean code: (z, times, y, generator, *, guidance, project, …)."""
+
+    def _decode(
+        self, z: Tensor, times: Sequence[Any], y: Tensor | None, generator: list[torch.Generator], *,
+        guidance: float = 1.5, project: bool = True, precision: str = "32", **options: Any,
+    ) -> Tensor:  # fmt: skip
+        """Denoise and decode."""
+        check_choice("precision", precision, ("32", "bf16"))
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            clean = self._denoise(z, times, y, generator, guidance=guidance, project=project, **options)
+            return self.codec.decode(clean)
+
+    def _sample(self, y: Tensor | None, n: int, generator: list[torch.Generator], **options: Any) -> Tensor:
+        """Options: steps=20 evaluations, guidance=1.5, project=True, precision="32" or "bf16", of the sampler."""
+        times = self._times(int(options.pop("steps", 20)))
+        z = seeding.randn((n, self.codec.channels, *self.code_size), generator, self.device)
+        return self._decode(z, times, y, generator, **options)
+
+    def _edit(
+        self, a: Tensor, y: Tensor | None, strength: float, generator: list[torch.Generator], **options: Any
+    ) -> Tensor:
+        """Add noise as at ``strength`` of the way, then denoise with the class.
+
+        The codec's error on ``a`` is given back in the share 1 − strength, so that strength → 0 gives ``a``.
+        """
+        steps = int(options.pop("steps", 20))
+        if strength == 0.0:
+            return simplex.project(a.float())
+        times = self._times(steps, strength)
+        z = self.codec.encode(a.float())
+        alpha, sigma = self.alpha_sigma(torch.full((1,), times[0], device=z.device))
+        noisy = alpha * z + sigma * seeding.randn(z.shape, generator, z.device)
+        new = self._decode(noisy, times, y, generator, **options)
+        return simplex.project(new + (1 - strength) * (a - self.codec.decode(z)))
+
+    def _fit(self, maps: Tensor, labels: Tensor | None, **options: Any) -> History:
+        from ubf_augment.generators._denoiser_fit import fit_denoiser
+
+        return fit_denoiser(self, maps, labels, **options)
+
+    def load_checkpoint(self, path: Path | str) -> int:
+        """Take codec and averaged denoiser of a checkpoint of a running `fit`; returns its step.
+
+        Raises:
+            ValueError: if the checkpoint is of another configuration.
+        """
+        from ubf_augment.generators._denoiser_fit import load_average
+
+        return load_average(self, Path(path))
+
+
+def make_codec(
+    name: CodecName,
+    num_endmembers: int,
+    factor: int,
+    latent_channels: int,
+    widths: Sequence[int],
+    whiten: float,
+) -> Codec:
+    """Build the codec of a given name.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    check_choice("codec", name, ("latent", "unshuffle"))
+    if name == "unshuffle":
+        return UnshuffleCodec(num_endmembers, factor)
+    return AbundanceAutoencoder(num_endmembers, factor, latent_channels, widths, whiten=whiten)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initial weights from ``seed``, the caller's random state untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a name that is none of ``choices``.
+
+    >>> check_choice("sampler", "ddim", ("ddim", "ddpm"))
+    """
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}")
