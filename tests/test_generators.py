@@ -22,9 +22,26 @@ _CODED_FIT = {"codec_steps": 20, "warmup": 10, "ema_decay": 0.98}
 SMALL: dict[str, dict[str, Any]] = {
     "ddpm": _CODED,
     "flow": _CODED,
+    "gmm": {"components": 3},
+    "stylegan3": {
+        "layers": 4,
+        "channels": 16,
+        "max_channels": 32,
+        "margin": 2,
+        "z_dim": 16,
+        "w_dim": 32,
+        "critic_channels": 16,
+        "critic_max_channels": 32,
+    },
+    "vdvae": {"widths": (16,), "encoder_blocks": (1,), "decoder_blocks": (1,), "latent_channels": 4},
 }
-QUICK: dict[str, dict[str, Any]] = {"ddpm": _CODED_FIT, "flow": _CODED_FIT}
+QUICK: dict[str, dict[str, Any]] = {
+    "ddpm": _CODED_FIT,
+    "flow": _CODED_FIT,
+    "vdvae": {"warmup": 10, "ema_decay": 0.98},
+}
 DRAW: dict[str, dict[str, Any]] = {"ddpm": {"steps": 5}, "flow": {"steps": 5}}
+ADVERSARIAL = {"stylegan3"}  # two players: their common loss need not fall
 
 
 def build(name: str, **config: Any) -> AbundanceGenerator:
@@ -50,7 +67,7 @@ def fitted(request: pytest.FixtureRequest) -> AbundanceGenerator:
         progress=False, **QUICK.get(request.param, {}),
     )  # fmt: skip
     assert history.steps[-1] == 150
-    assert history.loss[-1] < history.loss[0]
+    assert request.param in ADVERSARIAL or history.loss[-1] < history.loss[0]
     return generator
 
 

@@ -265,3 +265,9 @@ def test_bad_input() -> None:
         read_scenes([(torch.full((5, 4, 4), torch.nan), NM)])
     with pytest.raises(RadiometryError, match=r"hyperspectral image 0 is torch\.int64"):
         read_scenes([(torch.ones(5, 4, 4, dtype=torch.int64), NM)])
+
+
+@pytest.mark.parametrize("count", [1, 0, -3])
+def test_shade_needs_a_material_beside_it(count: int) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        FitSettings(num_endmembers=count)

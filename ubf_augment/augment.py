@@ -18,8 +18,9 @@ from ubf_augment.errors import (
     ShapeError,
 )
 from ubf_augment.labels import ClassIndex, LabelPolicy, check_labels, draw_labels, relabel, same_label
+from ubf_augment.radiometry import check_scale
 from ubf_augment.seeding import derive_seed
-from ubf_augment.sources import AbundanceBank, Draw, ImageSource
+from ubf_augment.sources import Draw, ImageSource, Reconstructor, open_bank
 from ubf_augment.strategies import (
     CLASS_STRATEGIES,
     STRATEGIES,
@@ -28,7 +29,6 @@ from ubf_augment.strategies import (
     warn_of_places,
 )
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.imagery import check_scale
 
 Strategy = Literal["generate", "bank", "edit", "fuse", "vary", "auto"]
 _AUTO = {"vary": 2.0, "generate": 1.0, "edit": 1.0, "fuse": 1.0, "bank": 1.0}
@@ -53,7 +53,8 @@ class UBFAugment(nn.Module):
     Strategies, each per image:
 
     - ``"generate"``: a new scene, drawn from the generator for the class, decoded, residual model added.
-    - ``"bank"``: a labelled RGB picture of the class, unmixed and decoded, residual model added.
+    - ``"bank"``: a labelled RGB picture of the class, unmixed and decoded, residual model added; or turned
+      into an image by ``reconstructor``, as it is.
     - ``"edit"``: the image's own abundances, partly noised and denoised; its residual is kept.
     - ``"fuse"``: joined to another image of the same label in the batch under a smooth mask (see
       `strategies.fuse`).
@@ -90,6 +91,8 @@ class UBFAugment(nn.Module):
             real.
         strict: raise on a class without counterpart.
         bank: class → uint8 (N, 3, H, W) RGB pictures.
+        reconstructor: makes images of the bank's pictures instead of unmixing, on the same bands, such as
+            `baselines.MSTPlusPlus`.
         seed: of the module's own random stream.
         strength: of ``edit``, from 0 (nothing) to 1 (a new scene).
         endmember_std: of ``vary``, log-gain per endmember, smooth along the wavelength.
@@ -127,6 +130,7 @@ class UBFAugment(nn.Module):
         class_map: Mapping[str, str] | None = None,
         strict: bool = False,
         bank: Mapping[str, Tensor] | Mapping[int, Tensor] | None = None,
+        reconstructor: Reconstructor | None = None,
         seed: int | None = None,
         strength: float = 0.5,
         endmember_std: float = 0.2,
@@ -152,7 +156,7 @@ class UBFAugment(nn.Module):
         # A plain object: the synthesizer is no submodule, see the class docstring.
         self.source = ImageSource(
             synth,
-            None if bank is None else AbundanceBank(bank, self.index, synth.classes),
+            open_bank(bank, self.index, synth, reconstructor),
             SpectralVariation(synth.wavelengths, endmember_std, brightness_std, correlation_nm),
             strength,
             residual,

@@ -110,6 +110,33 @@ def rgb_bands(wavelengths: Wavelengths, tolerance: float = 40.0) -> tuple[int, i
     return found[0], found[1], found[2]
 
 
+def red_green_blue(
+    x: Float[Tensor, "b c h w"], wavelengths: Wavelengths | None = None
+) -> Float[Tensor, "b 3 h w"]:
+    """Red, green and blue reflectance of images: the bands nearest to 665, 560 and 490 nm.
+
+    Args:
+        x: images (B, C, H, W); already red, green, blue (B, 3, H, W) where ``wavelengths`` is None.
+        wavelengths: band centres in nm.
+
+    Raises:
+        ShapeError: if x is not (B, C, H, W), or has other than 3 bands without wavelengths.
+        WavelengthError: as `check_wavelengths` and `rgb_bands`.
+
+    >>> red_green_blue(torch.arange(4.0).view(1, 4, 1, 1), [490, 560, 665, 842]).flatten().tolist()
+    [2.0, 1.0, 0.0]
+    """
+    if x.ndim != 4:
+        raise ShapeError(f"images must be (B, C, H, W), got {tuple(x.shape)}: add a batch axis with x[None]")
+    if wavelengths is not None:
+        return x[:, list(rgb_bands(check_wavelengths(wavelengths, x.shape[1], "the images")))]
+    if x.shape[1] != 3:
+        raise ShapeError(
+            f"images of {x.shape[1]} bands need wavelengths=… to be shown in red, green and blue"
+        )
+    return x
+
+
 def spectral_response(
     source: Wavelengths, target: Wavelengths, fwhm: Wavelengths | float | None = None
 ) -> Tensor:

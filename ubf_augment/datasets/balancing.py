@@ -19,8 +19,8 @@ from ubf_augment.errors import (
     ShapeError,
     UnknownClassError,
 )
+from ubf_augment.radiometry import check_reflectance
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.imagery import check_reflectance
 
 
 class _Labelled(Dataset[Any]):

@@ -29,6 +29,7 @@ class DDPM(DiffusionGenerator, AbundanceGenerator):
     Rombach et al. 2022 (latent diffusion, arXiv:2112.10752); Yu et al. 2024 (Unmixing Before Fusion,
     CVPR, pp. 9297-9306).
 
+    >>> import torch
     >>> ddpm = DDPM(3, (8, 8), num_classes=2, codec="unshuffle", factor=2, widths=(16, 16), attention=())
     >>> a = ddpm.sample([0, 1], generator=torch.Generator().manual_seed(0), steps=2)
     >>> a.shape, bool(((a.sum(1) - 1).abs() <= 1e-5).all())

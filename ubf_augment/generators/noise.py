@@ -106,7 +106,7 @@ def flow_times(steps: int, start: float = 1.0, first: float = 80.0, last: float 
         ValueError: if ``steps`` is not positive.
 
     >>> [round(t, 3) for t in flow_times(5)]
-    [0.988, 0.927, 0.667, 0.241, 0.048]
+    [0.988, 0.927, 0.667, 0.24, 0.048]
     """
     if steps < 1:
         raise ValueError(f"sampling needs at least one step, got {steps}")

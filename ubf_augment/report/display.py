@@ -10,9 +10,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ubf_augment.errors import ShapeError
 from ubf_augment.radiometry import to_display
-from ubf_augment.spectra import Wavelengths, check_wavelengths, rgb_bands
+from ubf_augment.spectra import Wavelengths, red_green_blue
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,4 @@ def pseudo_rgb(
 
 def rgb_of(x: Tensor, wavelengths: Wavelengths | None) -> Tensor:
     """Red, green and blue reflectance (B, 3, H, W) on the CPU."""
-    if x.ndim != 4:
-        raise ShapeError(f"images must be (B, C, H, W), got {tuple(x.shape)}: add a batch axis with x[None]")
-    x = x.detach().cpu().float()
-    if wavelengths is not None:
-        return x[:, list(rgb_bands(check_wavelengths(wavelengths, x.shape[1], "the images")))]
-    if x.shape[1] != 3:
-        raise ShapeError(
-            f"images of {x.shape[1]} bands need wavelengths=… to be shown in red, green and blue"
-        )
-    return x
+    return red_green_blue(x.detach().cpu().float(), wavelengths)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_ACRONYMS = frozenset({"rgb", "hsi", "rmse", "psnr", "ssim", "sad", "ema", "cpu", "gpu"})
+
 
 def model_card(index: Mapping[str, Any]) -> str:
     """Write a model card from an index: bands, classes, and every entry of its ``card``.
@@ -52,7 +54,14 @@ def _block(value: Any) -> list[str]:
 
 
 def _title(key: Any) -> str:
-    text = str(key).replace("_", " ")
+    """Words of a key, acronyms in capitals.
+
+    >>> _title("mean_rmse_of_hsis")
+    'Mean RMSE of HSIs'
+    """
+    words = str(key).replace("_", " ").split(" ")
+    words = ["HSIs" if w == "hsis" else w.upper() if w in _ACRONYMS else w for w in words]
+    text = " ".join(words)
     return text[:1].upper() + text[1:]
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ubf_augment.errors import MissingLabelError, RadiometryError, ShapeError
+from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
-from ubf_augment.synthesis.imagery import ImageSource, check_reflectance
+from ubf_augment.synthesis.imagery import ImageSource
 
 if TYPE_CHECKING:
     from ubf_augment.io import HSI

@@ -101,6 +101,17 @@ class FitSettings:
     residual_rank: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no stage could work with.
+
+        Raises:
+            ValueError: if there is no room for a material beside shade.
+        """
+        if self.num_endmembers < 2:
+            raise ValueError(
+                f"num_endmembers={self.num_endmembers}: shade is one of them, so give at least 2 (5 to 8 are usual)"
+            )
+
 
 def run(
     cls: type[S],

@@ -7,11 +7,10 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ubf_augment.errors import NoDataError, ShapeError
-from ubf_augment.radiometry import to_reflectance
+from ubf_augment.radiometry import check_reflectance, to_reflectance
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.base import Labels, SynthesizerParts
-from ubf_augment.synthesis.imagery import check_reflectance
 from ubf_augment.unmixing import fcls
 
 _RGB_PRIOR_WEIGHT = 1e-2  # pull towards equal abundances where no RGB encoder resolves the ambiguity

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _PICTURE_WEIGHT = 0.5
 _ABUNDANCE_WEIGHT = 0.1
 _FORGOTTEN = 0.1
-_BRIGHTNESS = 0.3  # largest absolute logarithm of the scale of a crop
+BRIGHTNESS = 0.3
+"""Largest absolute logarithm of the scale of a training crop."""
 
 
 class _Objective(nn.Module):
@@ -81,13 +82,10 @@ def fit_unmixing(
     objective = _Objective(model, max(scale, 1e-6), angle_weight, variation_weight)
     # Brightness is free where shade is an endmember: scaled pixels are valid training pixels. Wider scales serve other
     # scenes and cost accuracy on these.
-    spread = _BRIGHTNESS if model.shade else 0.0
+    spread = BRIGHTNESS if model.shade else 0.0
 
     def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        x, y = _crops(hsis, labels, len(indices), crop, generator)
-        gain = torch.exp((torch.rand(len(x), 1, 1, 1, generator=generator) * 2 - 1) * spread)
-        keep = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
-        x = x * torch.where(keep, torch.ones_like(gain), gain)
+        x, y = scaled_crops(hsis, labels, len(indices), crop, generator, spread)
         other: tuple[Any, Any] = (None, None)
         if rgb is not None:
             other = _crops(rgb, rgb_labels, len(indices), crop, generator)
@@ -112,6 +110,17 @@ def fit_unmixing(
     model.theta.requires_grad_(True)
     model.to(device).eval()
     return history
+
+
+def scaled_crops(
+    images: Sequence[Tensor] | Tensor, labels: Tensor | None, n: int, size: int, generator: torch.Generator,
+    spread: float = BRIGHTNESS,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Cut ``n`` random crops, flipped and turned; half of them are scaled by exp(u), u uniform in ±``spread``."""
+    x, y = _crops(images, labels, n, size, generator)
+    gain = torch.exp((torch.rand(len(x), 1, 1, 1, generator=generator) * 2 - 1) * spread)
+    keep = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+    return x * torch.where(keep, torch.ones_like(gain), gain).to(x.device), y
 
 
 def _crops(

@@ -1,0 +1,130 @@
+"""How many evaluations does a sample need? One set of weights, samplers from 3 to 250 evaluations.
+
+    python benchmarks/few_steps.py                        # quick
+    python benchmarks/few_steps.py --preset full
+    python benchmarks/few_steps.py --bundle DIRECTORY
+
+Samples of every AID class of the bundle, in equal numbers and with the same seeds, against real AID pictures by features of
+pseudo-RGB. The reference is the ancestral sampler (DDPM) with 250 evaluations; its distance and that of a second set of
+samples of the same sampler show what chance alone does.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Journal, Result, arguments
+from scenes import aid
+from study import network, workplace
+from torch import Tensor
+
+from ubf_augment import HSISynthesizer, metrics, mix
+from ubf_augment.seeding import derive_seed, per_sample
+
+SETTINGS: dict[str, Any] = {
+    "per class": {"quick": 4, "full": 17}, "guidance": 1.0, "chunk": 30,
+    "samplers": [["ddpm", 250, 0], ["ddpm", 50, 0], ["dpm-solver++", 3, 0], ["dpm-solver++", 5, 0], ["dpm-solver++", 8, 0],
+                 ["dpm-solver++", 10, 0], ["dpm-solver++", 10, 1], ["dpm-solver++", 20, 0], ["ddim", 10, 0]],
+}  # fmt: skip
+REFERENCE = ("ddpm", 250, 0)
+COLUMNS = {
+    "frechet_distance": ("Fréchet distance", 2), "kernel_distance": ("kernel distance", 3), "precision": ("precision", 2),
+    "recall": ("recall", 2), "coverage": ("coverage", 2), "seconds": ("s per sample", 3),
+}  # fmt: skip
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add what to measure."""
+    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
+
+
+def main() -> None:
+    """Draw, featurise, compare."""
+    args = arguments(__doc__ or "", options)
+    synth = HSISynthesizer.from_pretrained(args.bundle)
+    name = Path(args.bundle).name
+    settings = SETTINGS | {
+        "bundle": name,
+        "generator steps": synth.card.get("settings", {}).get("generator_steps"),
+    }
+    count = SETTINGS["per class"][args.preset]
+    result = Result(
+        "few_steps" if name == "aid-chikusei" else f"few_steps-{name}", f"Evaluations per sample, bundle {name}",
+        f"Reference: AID pictures of the bundle's classes at {synth.size[0]}×{synth.size[1]}, {count} of each class compared.",
+        args, [0, 1], settings,
+    )  # fmt: skip
+    journal = Journal(result.name, args, settings)
+    pictures = [(kind, p) for kind, p in aid(args.data, synth.size, count) if kind in synth.classes]
+    real = network()(torch.cat([p for _, p in pictures]).float() / 255, scale=1.0)
+    y = [kind for kind, p in pictures for _ in range(len(p))]
+    found: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for sampler, steps, seed in SETTINGS["samplers"]:
+        made, seconds = features(synth, y, sampler, steps, seed, journal)
+        report = metrics.generation_report(real, made, features=network().name)
+        found[sampler, steps, seed] = report | {"seconds": seconds}
+        result.runs.append(
+            {"sampler": sampler, "evaluations": steps, "seed": seed} | found[sampler, steps, seed]
+        )
+    rows = [
+        [f"{sampler}, {steps} evaluations" + (", other samples" if seed else ""), *(v[c] for c in COLUMNS)]
+        for (sampler, steps, seed), v in found.items()
+    ]
+    result.table(
+        "Samplers", ["sampler", *(t for t, _ in COLUMNS.values())], rows, [d for _, d in COLUMNS.values()]
+    )
+    judge(result, found)
+    result.notes.append(
+        f"Features: EfficientNet-Lite0 of pseudo-RGB; {len(real)} pictures and {len(y)} samples, fewer than the features have "
+        "dimensions: compare within this table only."
+    )
+    result.write()
+
+
+def features(
+    synth: HSISynthesizer, y: list[str], sampler: str, steps: int, seed: int, journal: Journal
+) -> tuple[Tensor, float]:
+    """Features of one set of samples, chunk by chunk, kept on disk; and the seconds per sample."""
+    folder = workplace(journal) / f"{sampler}-{steps}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = torch.tensor([synth.classes.index(n) for n in y])
+    parts, seconds = [], []
+    for start in range(0, len(y), SETTINGS["chunk"]):
+        part = range(start, min(start + SETTINGS["chunk"], len(y)))
+        path = folder / f"{start}.pt"
+
+        def work(part: range = part, path: Path = path) -> float:
+            begin = time.perf_counter()
+            a = synth.sample_abundances(
+                labels[part.start : part.stop], generator=per_sample(derive_seed(seed, 7), part), sampler=sampler,
+                steps=steps, guidance=SETTINGS["guidance"],
+            )  # fmt: skip
+            spent = time.perf_counter() - begin
+            found = network()(
+                mix(a, synth.endmembers), synth.wavelengths, scale=synth.rgb_scale, gamma=synth.rgb_gamma
+            )
+            torch.save(found, path)
+            return spent / len(part)
+
+        seconds.append(journal.run(f"{sampler}/{steps}/{seed}/{start}", work))
+        parts.append(torch.load(path))
+    return torch.cat(parts), sorted(seconds)[len(seconds) // 2]
+
+
+def judge(result: Result, found: dict[tuple[str, int, int], dict[str, Any]]) -> None:
+    """Within 10% of the reference sampler?"""
+    limit = 1.1 * found[REFERENCE]["frechet_distance"]
+    for (sampler, steps, seed), v in found.items():
+        if steps <= 10 and seed == 0:
+            result.claim(
+                f"{sampler} with {steps} evaluations: Fréchet distance within 10% of ancestral sampling with 250",
+                v["frechet_distance"] <= limit,
+                f"{v['frechet_distance']:.2f} against {found[REFERENCE]['frechet_distance']:.2f}",
+            )
+
+
+if __name__ == "__main__":
+    main()
