@@ -1,8 +1,8 @@
 """Unmixing Before Fusion: synthetic hyperspectral images for training, through a shared abundance space.
 
 HSI and RGB pictures → abundances → generator → mixing → training batch. The names below are the public interface;
-the submodules ``metrics``, ``losses``, ``datasets``, ``sources``, ``spectra``, ``simplex``, ``radiometry`` and
-``report`` are public as modules.
+the submodules ``metrics``, ``losses``, ``datasets``, ``sources``, ``spectra``, ``simplex``, ``radiometry``, ``baselines``
+and ``report`` are public as modules.
 """
 
 from __future__ import annotations
