@@ -25,7 +25,7 @@ class GMM(AbundanceGenerator):
     onto the simplex. Many abundances are exactly zero; projection creates such zeros at the right rate, while
     log-ratios have to lift them to some floor first and then spend their components on the wall this builds
     (on unmixed AID scenes: sliced Wasserstein distance to the real pixels larger by up to a factor of two, and
-    deviations 10 to 30% too large).
+    deviations 5 to 25% too large).
 
     - ``spatial=False``: every pixel is drawn on its own. The baseline of Unmixing Before Fusion, which knows
       composition but no layout.

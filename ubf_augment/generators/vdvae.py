@@ -21,6 +21,7 @@ from ubf_augment.seeding import Generators
 from ubf_augment.training import (
     EMA,
     History,
+    Schedule,
     fit_loop,
     launch,
     make_fabric,
@@ -56,7 +57,8 @@ class VDVAE(AbundanceGenerator):
     interval-discretised mixture of log-logistic odds. So the bound counts in true bits. The dimension is
     H·W·(P − 1), the counts that are free: the last one follows from the others.
 
-    Drawing is one pass. The default, 6 endmembers at 64×64, has DEFAULT_PARAMETERS parameters.
+    Drawing is one pass. The default at 6 endmembers, 64×64 and 30 classes has 13 latents and 3.4 million
+    parameters, and a sample costs 0.68 GFLOP.
 
     If you use this, please cite: Child 2021 (Very Deep VAEs, arXiv:2011.10650); Kingma & Welling 2014
     (arXiv:1312.6114); Salimans et al. 2017 (discretised logistic mixtures, arXiv:1701.05517); Yu et al. 2024
@@ -246,6 +248,7 @@ def _fit_vdvae(
     lr_schedule: Literal["cosine", "constant"] = "cosine",
     weight_decay: float = 0.01,
     ema_decay: float = 0.9995,
+    kl_warmup: int | None = None,
     grad_clip: float = 1.0,
     save_every_s: float = 120.0,
 ) -> History:
@@ -253,6 +256,10 @@ def _fit_vdvae(
 
     Options of `VDVAE.fit`:
         warmup, lr_schedule, weight_decay, ema_decay: lr defaults to 2e-3.
+        kl_warmup: steps over which the divergence's weight rises from 0 to 1; None: 1000, at most half of ``steps``;
+            0 to go on with a fitted model.
+            Without it the decoder learns first to ignore latents that carry nothing yet (Sønderby et al. 2016,
+            arXiv:1602.02282). The history holds this weighted bound until then.
         grad_clip: largest norm of the gradient (of bits per dimension): a rare outlier moves the weights no further.
         save_every_s: seconds between checkpoints.
     """
@@ -261,13 +268,16 @@ def _fit_vdvae(
     if maps.nbytes <= _ON_DEVICE_BYTES:
         maps = maps.to(fabric.device)
     net = model.net
+    clock = _Clock(warmup_cosine(steps, warmup) if lr_schedule == "cosine" else warmup_constant(warmup))
+    rise = max(1, min(1000, steps // 2) if kl_warmup is None else kl_warmup)
 
     def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         op = torch.randint(ops, (len(indices),), generator=generator)
         chosen = dihedral(as_abundances(maps[indices.to(maps.device)]), op).to(fabric.device)
         y = None if labels is None else labels[indices].to(fabric.device)
         noise = [seeding.randn((len(chosen), *s), generator, fabric.device) for s in net.latent_shapes]
-        return cast(Tensor, module(to_counts(chosen), y, noise)).sum(1).mean()
+        bits: Tensor = module(to_counts(chosen), y, noise).mean(0)
+        return bits[0] + min(1.0, (clock.step + 1) / rise) * bits[1]
 
     optimizer = torch.optim.AdamW(
         net.parameters(),
@@ -277,15 +287,25 @@ def _fit_vdvae(
         fused=True,
     )
     ema = EMA(net, ema_decay)
-    schedule = warmup_cosine(steps, warmup) if lr_schedule == "cosine" else warmup_constant(warmup)
     history = fit_loop(
         net, optimizer, loss_fn, num_items=len(maps), steps=steps, batch_size=batch_size, seed=seed,
-        fabric=fabric, ema=ema, schedule=schedule, grad_clip=grad_clip, checkpoint=checkpoint,
+        fabric=fabric, ema=ema, schedule=clock, grad_clip=grad_clip, checkpoint=checkpoint,
         save_every_s=save_every_s, progress=progress, description="vdvae",
     )  # fmt: skip
     ema.copy_to(net)
     model.eval()
     return history
+
+
+class _Clock:
+    """A learning-rate schedule that remembers which step it was asked for: the loss is computed right after."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.step = schedule, 0
+
+    def __call__(self, step: int) -> float:
+        self.step = step
+        return self.schedule(step)
 
 
 def _levels(size: tuple[int, int], levels: int | None) -> int:
