@@ -20,13 +20,30 @@ from typing import Any
 import torch
 from common import Journal, Result, arguments, mean
 from spaces import SETTINGS as SHARED
-from study import Judge, Sources, Unmixed, contact_sheet, drawer, fit, load, options, unmix, workplace
+from study import (
+    CODED,
+    DECODER_STEPS,
+    Judge,
+    Sources,
+    Unmixed,
+    contact_sheet,
+    drawer,
+    fit,
+    load,
+    options,
+    unmix,
+    workplace,
+)
 from torch import Tensor
 
 from ubf_augment import metrics, mix
 from ubf_augment.seeding import derive_seed
 
-SETTINGS: dict[str, Any] = SHARED | {"endmembers": 8, "samples": {"quick": 300, "full": 2000}}
+SETTINGS: dict[str, Any] = SHARED | {
+    "network": CODED,
+    "endmembers": 8,
+    "samples": {"quick": 300, "full": 2000},
+}
 COLUMNS = {
     "frechet_distance": ("Fréchet distance", 1), "kernel_distance": ("kernel distance", 3), "precision": ("precision", 2),
     "recall": ("recall", 2), "density": ("density", 2), "coverage": ("coverage", 2),
@@ -118,9 +135,9 @@ def measure(
     folder = home / ("fused" if row == FUSED else "alone")
     folder.mkdir(exist_ok=True)
     model, seconds = fit(
-        "ddpm", SETTINGS["network"][args.preset] | {"codec": "unshuffle", "init_seed": seed}, side, steps, seed, args, folder,
+        "ddpm", CODED[args.preset] | {"init_seed": seed}, side, steps, seed, args, folder,
         batch_size=SETTINGS["batch_size"][args.preset], lr=SETTINGS["lr"], ema_decay=SETTINGS["ema_decay"],
-        warmup=min(100, steps // 10),
+        warmup=min(100, steps // 10), codec_steps=DECODER_STEPS[args.preset],
     )  # fmt: skip
     draw = drawer(model, data, **SETTINGS["sampling"])
     count = SETTINGS["samples"][args.preset]

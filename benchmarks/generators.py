@@ -23,7 +23,21 @@ from typing import Any
 
 import torch
 from common import Journal, Result, arguments, mean
-from study import Judge, Sources, Unmixed, contact_sheet, drawer, fabric, fit, load, options, unmix, workplace
+from study import (
+    CODED,
+    DECODER_STEPS,
+    Judge,
+    Sources,
+    Unmixed,
+    contact_sheet,
+    drawer,
+    fabric,
+    fit,
+    load,
+    options,
+    unmix,
+    workplace,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,8 +50,6 @@ SETTINGS: dict[str, Any] = {
     "pictures per class": {"quick": 100, "full": 420}, "unmixing steps": {"quick": 300, "full": 1500},
     "minutes": {"quick": 1.5, "full": 30.0}, "batch_size": {"quick": 32, "full": 128},
 }  # fmt: skip
-CODED = {"codec": "unshuffle", "widths": [48, 96], "factor": 4}
-LARGE = {"codec": "unshuffle", "widths": [96, 192, 256], "factor": 4}
 TRAINING = {"lr": 1e-3, "warmup": 100, "ema_decay": 0.998}
 # row: registered name, configuration for quick and full, options of fit, options of sample
 ROWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -45,8 +57,8 @@ ROWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[
     "GMM, spatial": ("gmm", {"spatial": True}, {"spatial": True}, {}, {}),
     "VDVAE": ("vdvae", {}, {}, {}, {}),
     "StyleGAN3": ("stylegan3", {}, {}, {}, {}),
-    "DDPM": ("ddpm", CODED, LARGE, TRAINING, {"steps": 20, "guidance": 1.0}),
-    "flow matching": ("flow", CODED, LARGE, TRAINING, {"steps": 20, "guidance": 1.0}),
+    "DDPM": ("ddpm", CODED["quick"], CODED["full"], TRAINING, {"steps": 20, "guidance": 1.0}),
+    "flow matching": ("flow", CODED["quick"], CODED["full"], TRAINING, {"steps": 20, "guidance": 1.0}),
 }
 MST = "MST++ (reconstructs)"
 STEPS_OF_EM = 60
@@ -122,6 +134,8 @@ class Run:
         name, quick, full, fit_options, sample_options = ROWS[row]
         config = (quick if self.args.preset == "quick" else full) | {"init_seed": self.seed}
         fit_options = {"batch_size": SETTINGS["batch_size"][self.args.preset]} | fit_options
+        if name in ("ddpm", "flow"):
+            fit_options["codec_steps"] = DECODER_STEPS[self.args.preset]
         key = f"steps/{row}/{self.seed}"
         steps = self.args.steps or int(
             self.journal.run(key, lambda: self.affordable(name, config, fit_options))
@@ -150,6 +164,9 @@ class Run:
             num_classes=len(self.data.classes),
             **config,
         )
+
+        if "codec_steps" in fit_options:
+            fit_options = fit_options | {"codec_steps": 0}
 
         def timed(steps: int) -> float:
             return trial.fit(
@@ -273,11 +290,11 @@ def tabulate(result: Result, found: dict[str, list[dict[str, Any]]], judge: Judg
 
     for column, what in (("frechet_distance", "Fréchet distance"), ("kernel_distance", "kernel distance")):
         values = {row: average(row, column) for row in ROWS}
-        text = f"{what}: " + ", ".join(f"{r} {v:.3g}" for r, v in values.items())
+        text = ", ".join(f"{r} {v:.3g}" for r, v in values.items())
         weak = ("VDVAE", "GMM, pixels on their own", "GMM, spatial")
         for good in ("DDPM", "flow matching", "StyleGAN3"):
             result.claim(
-                f"{good} beats VDVAE and both mixtures ({what})",
+                f"{what}: {good} beats VDVAE and both mixtures",
                 values[good] < min(values[w] for w in weak),
                 text,
             )

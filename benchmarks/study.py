@@ -34,7 +34,23 @@ from ubf_augment.training import make_fabric
 
 WHOLE = 100  # AID classes with fewer pictures than this are left out
 RADIOMETRY = {"chikusei-aid": (0.45, 1.5), "eurosat-aid": (0.40, 1.5)}  # scale, gamma of AID pictures
-Labelled = tuple[Tensor, Tensor]
+CODED: dict[str, dict[str, Any]] = {  # the packaged bundles' kind of code and network, by preset
+    "quick": {
+        "codec": "latent",
+        "latent_channels": 16,
+        "codec_widths": [24, 48],
+        "whiten": 0.25,
+        "widths": [48, 96],
+    },
+    "full": {
+        "codec": "latent",
+        "latent_channels": 24,
+        "codec_widths": [48, 96],
+        "whiten": 0.25,
+        "widths": [96, 192, 256],
+    },
+}
+DECODER_STEPS = {"quick": 200, "full": 3000}
 
 
 def options(parser: ArgumentParser) -> None:
@@ -183,7 +199,7 @@ def fit(
         data.maps, labels=data.labels, steps=steps, seed=seed, fabric=fabric(args), progress=False,
         checkpoint=folder / f"{name}.pt", **fit_options,
     )  # fmt: skip
-    return model, history.seconds
+    return model, history.seconds + history.extra.get("codec", {}).get("seconds", 0.0)
 
 
 @cache

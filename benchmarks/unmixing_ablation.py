@@ -26,9 +26,9 @@ def claims(result: Result, average: Callable[[Space, str], float]) -> None:
         ("sliced_wasserstein", "sliced Wasserstein distance of spectra"), ("nearest_angle", "angle to the nearest real spectrum"),
     ):  # fmt: skip
         found = {s: average(s, column) for s in (UNMIXED, LATENT, CUBE)}
-        text = f"{what}: " + ", ".join(f"{title(s)} {v:.4g}" for s, v in found.items())
+        text = ", ".join(f"{title(s)} {v:.4g}" for s, v in found.items())
         for other in (LATENT, CUBE):
-            result.claim(f"abundances beat the {other[0]} ({what})", found[UNMIXED] < found[other], text)
+            result.claim(f"{what}: abundances beat the {other[0]}", found[UNMIXED] < found[other], text)
 
 
 if __name__ == "__main__":
