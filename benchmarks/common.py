@@ -67,6 +67,7 @@ class Result:
     runs: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
+    journal: Journal | None = None  # then ``seconds`` is the time of all its parts, interruptions excluded
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: Sequence[int]
@@ -85,13 +86,18 @@ class Result:
         """State what was hoped for, whether it holds, and by what numbers."""
         self.claims.append({"text": text, "holds": bool(holds), "measured": measured})
 
+    def spent(self) -> float:
+        """Seconds of work."""
+        here = time.monotonic() - self.start
+        return here if self.journal is None else max(here, self.journal.seconds)
+
     def write(self) -> Path:
         """Check, write ``<name>.json`` and ``<name>.md``, print the tables."""
         content = _finite(
             {
                 "name": self.name, "title": self.title, "command": _command(),
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "preset": self.args.preset, "seconds": round(time.monotonic() - self.start, 1),
+                "preset": self.args.preset, "seconds": round(self.spent(), 1),
                 "environment": environment(self.device), "data": self.data, "settings": dict(self.settings),
                 "seeds": list(self.seeds), "tables": self.tables, "claims": self.claims, "runs": self.runs,
                 "notes": self.notes,
@@ -123,24 +129,38 @@ class Journal:
         self.path = HERE.parent / "runs" / "benchmarks" / f"{name}-{mark[:12]}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if args.fresh:
+            import shutil
+
             self.path.unlink(missing_ok=True)
+            shutil.rmtree(self.path.with_suffix(""), ignore_errors=True)  # checkpoints
         self.done: dict[str, Any] = {}
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # cut off by the interruption
-                    continue
-                self.done[entry["key"]] = entry["value"]
+        self.seconds = 0.0
+        self._read()
+
+    def _read(self) -> None:
+        """Take what is on disk; another process may have finished a part."""
+        if not self.path.exists():
+            return
+        self.seconds = 0.0
+        for line in self.path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # cut off by an interruption
+                continue
+            self.done[entry["key"]] = entry["value"]
+            self.seconds += entry.get("seconds", 0.0)
 
     def run(self, key: str, work: Callable[[], Any]) -> Any:
         """Give the stored value of ``key``, or do the work and store it."""
+        self._read()
         if key not in self.done:
             start = time.monotonic()
             self.done[key] = work()
             print(f"{key}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
-            with self.path.open("a") as f:
-                f.write(json.dumps({"key": key, "value": self.done[key]}) + "\n")
+            seconds = round(time.monotonic() - start, 1)
+            self.seconds += seconds
+            with self.path.open("a") as f:  # a newline first: the line before may be cut off
+                f.write("\n" + json.dumps({"key": key, "value": self.done[key], "seconds": seconds}) + "\n")
         return self.done[key]
 
 

@@ -1,9 +1,10 @@
 """Generation in different spaces by one diffusion network: abundances, a free latent, the cube itself.
 
 Used by `endmembers.py` and `unmixing_ablation.py`. Every space gets the same network (but for its number of channels),
-steps and batches. A space without unmixing has no place for RGB pictures, so they are brought to all bands by the quadratic
-regression from red, green, blue, fitted on the training HSIs: what one would do without unmixing. Reconstruction is
-measured on unseen HSIs.
+steps and batches. The network sees patches of 4×4 pixels as channels, up to 944 of them, more than it is wide; it
+predicts the clean code, which such a network can do, not noise or velocity, which are white in all channels. A space
+without unmixing has no place for RGB pictures, so they are brought to all bands by the quadratic regression from red,
+green, blue, fitted on the training HSIs: what one would do without unmixing. Reconstruction is measured on unseen HSIs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from common import Journal, Result, arguments, mean
-from study import Judge, Sources, contact_sheet, drawer, fabric, fit, load, options, unmix, workplace
+from study import Judge, Sources, contact_sheet, device, drawer, fabric, fit, load, options, unmix, workplace
 from torch import Tensor
 
 from ubf_augment import metrics, mix
@@ -30,7 +31,10 @@ SETTINGS: dict[str, Any] = {
     "seeds": {"quick": 1, "full": 3}, "size": {"quick": 32, "full": 64}, "pictures per class": {"quick": 100, "full": 420},
     "unmixing steps": {"quick": 300, "full": 1500}, "autoencoder steps": {"quick": 400, "full": 3000},
     "steps": {"quick": 900, "full": 30_000}, "batch_size": {"quick": 32, "full": 128},
-    "network": {"quick": {"widths": [48, 96], "factor": 4}, "full": {"widths": [96, 192, 256], "factor": 4}},
+    "network": {
+        "quick": {"widths": [48, 96], "factor": 4, "prediction": "sample"},
+        "full": {"widths": [96, 192, 256], "factor": 4, "prediction": "sample"},
+    },
     "sampling": {"steps": 20, "guidance": 1.0}, "lr": 1e-3, "ema_decay": 0.998,
 }  # fmt: skip
 COLUMNS = {
@@ -58,11 +62,12 @@ def compare(
     sources = load(args, SETTINGS["size"][args.preset], SETTINGS["pictures per class"][args.preset])
     settings = SETTINGS | {"spaces": [title(s) for s in spaces], "steps": steps, "sources": sources.name}
     name = name if sources.name == "chikusei-aid" else f"{name}-{sources.name}"
-    result = Result(name, heading, sources.text, args, seeds, settings)
+    result = Result(name, heading, sources.text, args, seeds, settings, device(args))
     journal, judge = (
         Journal("spaces", args, SETTINGS | {"steps": steps, "sources": sources.name}),
         Judge(sources),
     )
+    result.journal = journal
     found: dict[Space, list[dict[str, Any]]] = {s: [] for s in spaces}
     for seed in seeds:
         for space in spaces:
@@ -126,7 +131,7 @@ def measure(
         if kind == "free latent":
             coder = SpectralAutoencoder(maps.shape[1], dimension, init_seed=seed)
             coder.fit(
-                maps, steps=SETTINGS["autoencoder steps"][args.preset], seed=seed, fabric=fabric(args),
+                evenly(maps, labels, classes), steps=SETTINGS["autoencoder steps"][args.preset], seed=seed, fabric=fabric(args),
                 checkpoint=folder / "autoencoder.pt", progress=False,
             )  # fmt: skip
             coder.cpu().eval()
@@ -144,6 +149,13 @@ def measure(
     torch.save(scenes.half(), folder / "scenes.pt")
     figures = {"channels": channels, "train_seconds": seconds, **judged}
     return figures if reconstruct is None else figures | reconstruction(sources.unseen, reconstruct)
+
+
+def evenly(maps: Tensor, labels: Tensor, classes: list[str]) -> Tensor:
+    """As many windows of HSIs as pictures, by repetition: `UnmixingModel.fit` sees both alike, too."""
+    own = torch.tensor([c.startswith("HSI ") for c in classes])[labels]
+    repeats = -(-int((~own).sum()) // int(own.sum()))
+    return torch.cat([maps[~own], maps[own].repeat(repeats, 1, 1, 1)])
 
 
 def lifted(sources: Sources) -> tuple[Tensor, Tensor, list[str]]:

@@ -1,8 +1,9 @@
 """What the benchmarks of generation share: sources split into a training and an unseen side, unmixing, training, judging.
 
-Two pairs of sources: ``chikusei-aid`` (59 visible bands; columns 0–87 of a Chikusei block train, columns 96–127 are unseen)
-and ``eurosat-aid`` (13 bands; six scenes of each class train, six are unseen). AID pictures are split within each class.
-Everything that is learned sees the training side only.
+Two pairs of sources: ``chikusei-aid`` (59 visible bands; of a Chikusei block of 128×128 pixels the last columns are
+unseen, as many as a map is wide; the others train, but for eight between them where maps are of 32 pixels) and 
+``eurosat-aid`` (13 bands; six scenes of each class train, six are unseen). AID pictures are split within each class. Everything
+that is learned sees the training side only.
 
 A set of generated HSIs is judged twice. *Scenes*: samples of the classes of the unseen AID pictures, in the same numbers,
 against these pictures, by features of an ImageNet network of pseudo-RGB at the fixed radiometry of the source; what the
@@ -114,9 +115,14 @@ def load(args: Namespace, size: int, per_class: int) -> Sources:
     scale, gamma = RADIOMETRY[args.sources]
     if args.sources == "chikusei-aid":
         cube, nm = chikusei(args.data)
-        hsis, hsi_labels = [cube[:, :, :88]], ["Chikusei"]
+        gap = 8 if size < 64 else 0
+        hsis, hsi_labels = [cube[:, :, : 128 - size - gap]], ["Chikusei"]
         tests = (
-            cube[:, :, 96:].unfold(1, size, size // 2).unfold(2, size, size // 2).flatten(1, 2).movedim(1, 0)
+            cube[:, :, 128 - size :]
+            .unfold(1, size, size // 2)
+            .unfold(2, size, size // 2)
+            .flatten(1, 2)
+            .movedim(1, 0)
         )
         test_labels = ["Chikusei"] * len(tests)
     else:
@@ -157,7 +163,7 @@ def unmix(
     folder.mkdir(parents=True, exist_ok=True)
     settings = pipeline.FitSettings(
         num_endmembers=num_endmembers, size=sources.size, unmixing_steps=steps, rgb_scale=sources.scale,
-        rgb_gamma=sources.gamma, seed=seed, unmixing_options={"batch_size": 8, "crop": 32},
+        rgb_gamma=sources.gamma, restarts=2, seed=seed, unmixing_options={"batch_size": 8, "crop": 32},
     )  # fmt: skip
     scenes, nm = read_scenes(sources.hsis, sources.hsi_labels, None)
     pictures = read_pictures(sources.pictures, sources.size, seed=seed)
@@ -200,6 +206,11 @@ def fit(
         checkpoint=folder / f"{name}.pt", **fit_options,
     )  # fmt: skip
     return model, history.seconds + history.extra.get("codec", {}).get("seconds", 0.0)
+
+
+def device(args: Namespace) -> str:
+    """Where training runs."""
+    return str(fabric(args).device)
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ubf_augment import simplex
+from ubf_augment import seeding, simplex
 from ubf_augment.errors import SimplexError
 from ubf_augment.generators import FlowMatching
 from ubf_augment.generators.noise import flow_times
@@ -119,3 +119,32 @@ def test_bad_settings_are_refused() -> None:
         small().sample([0], solver="rk4")
     with pytest.raises(ValueError, match="at least one step"):
         small().sample([0], steps=0)
+
+
+def test_the_path_starts_as_wide_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For codes of unit variance the exact flow from the first time to 0 maps noise to itself."""
+    model = small(None)
+    monkeypatch.setattr(model.codec, "decode", lambda z: z)
+    monkeypatch.setattr(model, "denoiser", GaussianVelocity(1.0))
+    noise = seeding.randn((4, 6, 4, 4), per_sample(0, range(4)))
+    with torch.no_grad():
+        out = model._sample(None, 4, per_sample(0, range(4)), steps=401, project=False)
+    torch.testing.assert_close(out, noise, rtol=0.004, atol=0.001)
+
+
+def test_guidance_extrapolates_from_no_class_to_the_class() -> None:
+    model, t = small(), torch.full((2,), 0.6)
+    z, y, null = torch.randn(2, 6, 4, 4), torch.tensor([0, 1]), torch.tensor([2, 2])
+    with torch.no_grad():
+        with_class, without = (z - 0.6 * model.denoiser(z, 1000 * t, label) for label in (y, null))
+        for g in (0.0, 1.0, 2.5):
+            guided = model.predict_clean(z, 0.6, y, g, project=False)
+            torch.testing.assert_close(guided, without + g * (with_class - without), atol=1e-4, rtol=1e-4)
+
+
+def test_a_part_of_the_way_takes_its_part_of_the_evaluations() -> None:
+    whole, half = flow_times(20), flow_times(20, start=0.5)
+    assert len(half) < len(whole)
+    assert half[0] == pytest.approx(0.5)
+    assert half[-1] == pytest.approx(whole[-1])
+    assert flow_times(20, start=1e-3) == pytest.approx([1e-3])

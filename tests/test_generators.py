@@ -152,6 +152,19 @@ def test_edit_goes_from_the_map_to_a_new_one(fitted: AbundanceGenerator) -> None
         fitted.edit(maps, labels, strength=1.5)
 
 
+def test_edit_reads_stored_maps_as_fit_does(fitted: AbundanceGenerator) -> None:
+    if not fitted.can_edit:
+        pytest.skip("this generator does not edit")
+    maps, labels = two_classes(4)
+    stored = (255 * maps).round().to(torch.uint8)
+    options = DRAW.get(fitted.name, {}) | {"strength": 0.4}
+    from_stored, from_float = (
+        fitted.edit(m, labels, generator=per_sample(0, range(4)), **options)
+        for m in (stored, as_abundances(stored))
+    )
+    torch.testing.assert_close(from_stored, from_float)
+
+
 @pytest.mark.parametrize("name", list_generators())
 def test_gradients_reach_every_parameter(name: str) -> None:
     generator = build(name)

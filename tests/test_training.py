@@ -18,6 +18,7 @@ from ubf_augment.training import (
     EMA,
     DataOrder,
     History,
+    digest,
     fit_loop,
     make_fabric,
     save_atomic,
@@ -175,6 +176,17 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "run.pt", seed=5)
     with pytest.raises(ValueError, match="batch_size"):
         run(tmp_path / "run.pt", batch_size=6)
+
+
+def test_a_checkpoint_of_another_model_or_other_data_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    data = torch.rand(8, 3)
+    run(path, steps=2, identity={"config": {"size": (8, 8)}, "data": digest(data)})
+    run(path, steps=3, identity={"config": {"size": [8, 8]}, "data": digest(data.clone())})  # prolonged
+    with pytest.raises(ValueError, match=r"config.*8.*16"):
+        run(path, steps=4, identity={"config": {"size": (16, 16)}, "data": digest(data)})
+    with pytest.raises(ValueError, match="'data'"):
+        run(path, steps=4, identity={"config": {"size": (8, 8)}, "data": digest(data + 1)})
 
 
 def test_global_random_numbers_are_left_alone() -> None:

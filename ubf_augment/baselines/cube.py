@@ -17,7 +17,7 @@ from ubf_augment.generators.denoising import seeded
 from ubf_augment.generators.diffusion import DiffusionGenerator, Prediction, Schedule
 from ubf_augment.generators.maps import dihedral, num_symmetries
 from ubf_augment.losses import charbonnier, spectral_angle
-from ubf_augment.training import EMA, History, fit_loop, warmup_cosine
+from ubf_augment.training import EMA, History, digest, fit_loop, warmup_cosine
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -222,7 +222,7 @@ class SpectralAutoencoder(nn.Module):
             self, torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=0.0), loss_fn,
             num_items=len(images), steps=steps, batch_size=batch_size, seed=seed, fabric=fabric, ema=ema,
             schedule=warmup_cosine(steps, min(50, steps // 10)), checkpoint=checkpoint, progress=progress,
-            description="autoencoder",
+            description="autoencoder", identity={"data": digest(images)},
         )  # fmt: skip
         ema.copy_to(self)
         return history

@@ -17,7 +17,7 @@ from ubf_augment.errors import BandCountError, BundleError, RadiometryError, Sha
 from ubf_augment.losses import charbonnier
 from ubf_augment.radiometry import check_reflectance, to_reflectance
 from ubf_augment.spectra import Wavelengths, check_wavelengths, rgb_bands
-from ubf_augment.training import EMA, History, fit_loop, warmup_cosine
+from ubf_augment.training import EMA, History, digest, fit_loop, warmup_cosine
 from ubf_augment.unmixing.fitting import BRIGHTNESS, scaled_crops
 
 if TYPE_CHECKING:
@@ -278,6 +278,7 @@ class MSTPlusPlus(nn.Module):
             self, torch.optim.Adam(self.parameters(), lr=lr), loss_fn, num_items=max(steps, batch_size), steps=steps,
             batch_size=batch_size, seed=seed, fabric=fabric, ema=ema, schedule=warmup_cosine(steps, min(50, steps // 10)),
             checkpoint=checkpoint, save_every_s=save_every_s, progress=progress, description="MST++",
+            identity={"config": self.config, "loss": loss, "data": digest(*images)},
         )  # fmt: skip
         if ema is not None:
             ema.copy_to(self)

@@ -103,7 +103,10 @@ def fit_denoiser(
     )
     ema = EMA(net, ema_decay)
     schedule = warmup_cosine(steps, warmup) if lr_schedule == "cosine" else warmup_constant(warmup)
-    common.update(steps=steps, batch_size=batch_size, checkpoint=checkpoint, frozen=model.codec)
+    common.update(
+        steps=steps, batch_size=batch_size, checkpoint=checkpoint, frozen=model.codec,
+        identity=model._identity(maps, labels),
+    )  # fmt: skip
     history = fit_loop(
         net, optimizer, loss_fn, num_items=len(maps), seed=seed, ema=ema, schedule=schedule,
         description="denoiser", **common,

@@ -133,6 +133,7 @@ def fit_stylegan3(
         players, optimizer, loss_fn, num_items=len(maps), steps=steps, batch_size=batch_size, seed=seed,
         fabric=fabric, ema=ema, schedule=warmup_constant(warmup), grad_clip=math.inf, checkpoint=checkpoint,
         save_every_s=save_every_s, progress=progress, description="generator and critic",
+        identity=model._identity(maps, labels),
     )  # fmt: skip
     ema.copy_to(model)
     if ada is not None:

@@ -17,7 +17,7 @@ from ubf_augment import simplex
 from ubf_augment.errors import LabelError, MissingLabelError, ShapeError
 from ubf_augment.generators.maps import as_abundances
 from ubf_augment.seeding import Generators, derive_seed
-from ubf_augment.training import History
+from ubf_augment.training import History, digest
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -215,9 +215,13 @@ class MapGenerator(nn.Module, ABC):
         return self._draw(
             count, generator, batch_size,
             lambda s, g: self._edit(
-                a[s].to(self.device), _part(labels, s, self.device), strength, g, **options
+                self._read(a[s]).to(self.device), _part(labels, s, self.device), strength, g, **options
             ),
         )  # fmt: skip
+
+    def _identity(self, maps: Tensor, labels: Tensor | None) -> dict[str, Any]:
+        """What a training checkpoint must agree on, besides its seed and batch size."""
+        return {"generator": type(self).__name__, "config": self.config, "data": digest(maps, labels)}
 
     def _check_maps(self, maps: Tensor) -> None:
         want = (self.channels, *self.size)

@@ -187,7 +187,9 @@ class DenoisingGenerator(MapGenerator):
     def _sample(self, y: Tensor | None, n: int, generator: list[torch.Generator], **options: Any) -> Tensor:
         """Options: steps=20 evaluations, guidance=1.5, project=True, precision="32" or "bf16", of the sampler."""
         times = self._times(int(options.pop("steps", 20)))
-        z = seeding.randn((n, self.codec.channels, *self.code_size), generator, self.device)
+        noise = seeding.randn((n, self.codec.channels, *self.code_size), generator, self.device)
+        alpha, sigma = self.alpha_sigma(torch.full((1,), times[0], device=self.device))
+        z = (alpha.square() + sigma.square()).sqrt() * noise  # as wide as a code of unit variance is then
         return self._decode(z, times, y, generator, **options)
 
     def _edit(
@@ -199,9 +201,9 @@ class DenoisingGenerator(MapGenerator):
         """
         steps = int(options.pop("steps", 20))
         if strength == 0.0:
-            return simplex.project(a.float())
+            return simplex.project(a)
         times = self._times(steps, strength)
-        z = self.codec.encode(a.float())
+        z = self.codec.encode(a)
         alpha, sigma = self.alpha_sigma(torch.full((1,), times[0], device=z.device))
         noisy = alpha * z + sigma * seeding.randn(z.shape, generator, z.device)
         new = self._decode(noisy, times, y, generator, **options)

@@ -291,6 +291,7 @@ def _fit_vdvae(
         net, optimizer, loss_fn, num_items=len(maps), steps=steps, batch_size=batch_size, seed=seed,
         fabric=fabric, ema=ema, schedule=clock, grad_clip=grad_clip, checkpoint=checkpoint,
         save_every_s=save_every_s, progress=progress, description="vdvae",
+        identity=model._identity(maps, labels),
     )  # fmt: skip
     ema.copy_to(net)
     model.eval()

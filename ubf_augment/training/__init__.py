@@ -6,7 +6,15 @@ therefore walks exactly the path of an uninterrupted one, and on a CPU in float3
 bit for bit.
 """
 
-from ubf_augment.training.loop import LossFn, fit_loop, launch, make_fabric, read_checkpoint, save_atomic
+from ubf_augment.training.loop import (
+    LossFn,
+    digest,
+    fit_loop,
+    launch,
+    make_fabric,
+    read_checkpoint,
+    save_atomic,
+)
 from ubf_augment.training.parts import EMA, DataOrder, History, Schedule, warmup_constant, warmup_cosine
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "History",
     "LossFn",
     "Schedule",
+    "digest",
     "fit_loop",
     "launch",
     "make_fabric",

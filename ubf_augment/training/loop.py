@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import pickle
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def digest(*tensors: Tensor | None) -> str:
+    """Fingerprint of data by shape, type and some ten thousand evenly spaced values.
+
+    >>> x = torch.arange(6.0)
+    >>> digest(x) == digest(x.clone()), digest(x) == digest(x + 1), digest(x, None) == digest(x)
+    (True, False, False)
+    """
+    found = hashlib.sha256()
+    for x in tensors:
+        if x is None:
+            found.update(b"none")
+            continue
+        found.update(f"{x.dtype}{tuple(x.shape)}".encode())
+        values = x.detach().flatten()[:: max(1, x.numel() // 10_007)]
+        found.update(values.double().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 class _Run:
     """State of one run: everything a checkpoint holds."""
 
@@ -93,9 +113,9 @@ class _Run:
         if self.path is None or not self.path.exists():
             return
         state = read_checkpoint(self.path)
-        if state.get("format") != _FORMAT or state["mark"] != self.mark:
-            differs: dict[str, Any] = {k: (state.get("mark", {}).get(k), v) for k, v in self.mark.items()}
-            differs = {k: v for k, v in differs.items() if v[0] != v[1]}
+        saved: dict[str, Any] = state.get("mark", {})
+        differs = {k: (saved.get(k), v) for k, v in self.mark.items() if saved.get(k, v) != v}
+        if state.get("format") != _FORMAT or not saved or differs:
             raise ValueError(
                 f"checkpoint {self.path} belongs to another run (saved, asked): {differs}; give another "
                 "path, delete the file, or call with the settings it was started with"
@@ -148,6 +168,7 @@ def fit_loop(
     grad_clip: float | None = 1.0,
     checkpoint: Path | str | None = None,
     frozen: nn.Module | None = None,
+    identity: Mapping[str, Any] | None = None,
     save_every_s: float = 60.0,
     progress: bool = True,
     description: str = "training",
@@ -173,6 +194,8 @@ def fit_loop(
         grad_clip: largest gradient norm; a norm that is not finite raises a RuntimeError.
         checkpoint: file to resume from and save to.
         frozen: a module of the run that is not trained; its state is written into the checkpoint too.
+        identity: what else a checkpoint must agree on, as JSON-able values: the model's configuration, `digest` of
+            its data. Learning rates and ``steps`` may change: a run can be prolonged.
         save_every_s: seconds between saves (0: after each step).
         progress: show progress on stderr.
         description: its title.
@@ -188,6 +211,7 @@ def fit_loop(
     order = DataOrder(num_items, batch_size, seed)
     shapes = [f"{k}:{tuple(v.shape)}" for k, v in model.named_parameters()]
     mark = {"num_items": num_items, "batch_size": batch_size, "seed": seed, "parameters": shapes}
+    mark |= json.loads(json.dumps(dict(identity or {})))
     run = _Run(model, optimizer, ema, None if checkpoint is None else Path(checkpoint), mark, frozen)
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     fabric.to_device(model)
