@@ -182,7 +182,7 @@ class MapGenerator(nn.Module, ABC):
     @final
     def edit(
         self,
-        a: Float[Tensor, "b p h w"],
+        a: Shaped[Tensor, "b p h w"],
         y: Labels = None,
         *,
         strength: float = 0.5,
@@ -193,7 +193,7 @@ class MapGenerator(nn.Module, ABC):
         """Renew maps in part: 0 gives them back (up to the codec's error), 1 draws new ones.
 
         Args:
-            a: (B,P,H,W) maps on the simplex.
+            a: (B,P,H,W) maps on the simplex, float or stored as for `fit`.
             y: their classes.
             strength: share of the way to noise, in [0, 1].
             generator: as for `sample`.
