@@ -1,7 +1,7 @@
 """What the benchmarks of generation share: sources split into a training and an unseen side, unmixing, training, judging.
 
 Two pairs of sources: ``chikusei-aid`` (59 visible bands; of a Chikusei block of 128×128 pixels the last columns are
-unseen, as many as a map is wide; the others train, but for eight between them where maps are of 32 pixels) and 
+unseen, as many as a map is wide; the others train, but for eight between them where maps are of 32 pixels) and
 ``eurosat-aid`` (13 bands; six scenes of each class train, six are unseen). AID pictures are split within each class. Everything
 that is learned sees the training side only.
 
