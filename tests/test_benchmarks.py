@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
@@ -96,3 +97,28 @@ def test_cells(common: ModuleType) -> None:
     assert "| r | 2.00 ± 1.41 |" in text
     assert "| s | – |" in text
     assert "**does not hold**: t (m)" in text
+
+
+@pytest.mark.parametrize("name", ["chikusei-aid", "eurosat-aid"])
+@pytest.mark.parametrize("size", [32, 64])
+def test_sources_of_generation_are_split(
+    name: str, size: int, UBF_DATA: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both presets, both pairs: maps fit into both sides, and no picture or HSI pixel stands on both."""
+    from argparse import Namespace
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    study = importlib.import_module("study")
+    sources = study.load(Namespace(data=UBF_DATA, sources=name), size, 5)
+    assert sources.unseen.shape[1:] == (len(sources.wavelengths), size, size)
+    assert all(min(x.shape[1:]) >= size for x, _ in sources.hsis)
+    assert len(sources.hsis) == len(sources.hsi_labels)
+    assert set(sources.unseen_labels) == set(sources.hsi_labels)
+    assert set(sources.held_out_labels) == set(sources.pictures)
+
+    def rows(x: torch.Tensor) -> set[bytes]:
+        return {row.tobytes() for row in x.contiguous().numpy()}
+
+    assert not rows(torch.cat(list(sources.pictures.values()))) & rows(sources.held_out)
+    seen, new = ([x.flatten(1).T for x in side] for side in ([x for x, _ in sources.hsis], sources.unseen))
+    assert not rows(torch.cat(seen)) & rows(torch.cat(new))
