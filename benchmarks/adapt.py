@@ -13,12 +13,12 @@ of EuroSAT goes to one of AID, no two to the same; which one matters only for th
 from __future__ import annotations
 
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Journal, Result, arguments, mean
+from common import Journal, Result, arguments, bundle_option, mean
 from scenes import enmap, eurosat
 from torch import Tensor
 
@@ -35,14 +35,9 @@ EUROSAT_TO_AID = {
 SETTINGS = {"training share": 0.5, "seeds": {"quick": 2, "full": 5}, "class_map": EUROSAT_TO_AID}
 
 
-def options(parser: ArgumentParser) -> None:
-    """Add what to measure."""
-    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
-
-
 def main() -> None:
     """Adapt to each sensor, on several splits."""
-    args = arguments(__doc__ or "", options)
+    args = arguments(__doc__ or "", bundle_option)
     seeds = list(range(args.seeds or SETTINGS["seeds"][args.preset]))
     synth = HSISynthesizer.from_pretrained(args.bundle)
     name = Path(args.bundle).name

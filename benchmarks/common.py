@@ -51,6 +51,11 @@ def arguments(
     return args
 
 
+def bundle_option(parser: argparse.ArgumentParser) -> None:
+    """Add the bundle to measure."""
+    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
+
+
 @dataclass
 class Result:
     """What a benchmark found; `write` checks it against schema.json."""

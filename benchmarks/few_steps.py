@@ -13,12 +13,11 @@ images is largely bias, the same for all rows.
 from __future__ import annotations
 
 import time
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Journal, Result, arguments
+from common import Journal, Result, arguments, bundle_option
 from scenes import aid
 from study import network, workplace
 from torch import Tensor
@@ -38,14 +37,9 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def options(parser: ArgumentParser) -> None:
-    """Add what to measure."""
-    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
-
-
 def main() -> None:
     """Draw, featurise, compare."""
-    args = arguments(__doc__ or "", options)
+    args = arguments(__doc__ or "", bundle_option)
     synth = HSISynthesizer.from_pretrained(args.bundle)
     name = Path(args.bundle).name
     settings = SETTINGS | {

@@ -9,12 +9,12 @@ is low, the class shows colours that no mixture of the endmembers has.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Result, arguments
+from common import Result, arguments, bundle_option
 from scenes import aid
 from torch import Tensor
 
@@ -27,14 +27,9 @@ SETTINGS = {"pictures per class": {"quick": 10, "full": 60}, "worst error": 0.10
 _CHUNK = 16
 
 
-def options(parser: ArgumentParser) -> None:
-    """Add what to measure."""
-    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
-
-
 def main() -> None:
     """Measure every class."""
-    args = arguments(__doc__ or "", options)
+    args = arguments(__doc__ or "", bundle_option)
     synth = HSISynthesizer.from_pretrained(args.bundle)
     name = Path(args.bundle).name
     result = Result(

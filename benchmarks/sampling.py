@@ -14,7 +14,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import torch
-from common import Journal, Result, arguments
+from common import Journal, Result, arguments, bundle_option
 
 from ubf_augment import HSISynthesizer
 
@@ -24,7 +24,7 @@ SUM_TOLERANCE, BATCH_TOLERANCE = 1e-5, 1e-4
 
 def options(parser: ArgumentParser) -> None:
     """Add what to measure."""
-    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
+    bundle_option(parser)
     parser.add_argument("--steps", type=int, default=20, help="evaluations of the denoiser per sample")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import Result, arguments, median
+from common import Result, arguments, bundle_option, median
 from scenes import aid
 
 from ubf_augment import HSISynthesizer, UBFAugment
@@ -26,7 +26,7 @@ SETTINGS = {"batch": 32, "p": 0.5, "model": "resnet18", "rounds": {"quick": 3, "
 
 def options(parser: ArgumentParser) -> None:
     """Add what to measure."""
-    parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")
+    bundle_option(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ubf_augment.baselines import CubeDiffusion, SpectralAutoencoder
-from ubf_augment.baselines.cube import StandardCodec
 from ubf_augment.errors import BandCountError, LabelError, NoDataError, ShapeError
 from ubf_augment.generators import DDPM, list_generators
+from ubf_augment.generators.codec import StandardCodec
 from ubf_augment.seeding import per_sample
 from ubf_augment.training import make_fabric
 

@@ -278,13 +278,11 @@ def test_fitting_again_keeps_the_code() -> None:
 
 
 def test_symmetries_are_used_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ubf_augment.generators import _denoiser_fit
+    from ubf_augment.generators import _batches
 
     seen: list[int] = []
-    original = _denoiser_fit.dihedral
-    monkeypatch.setattr(
-        _denoiser_fit, "dihedral", lambda x, op: (seen.extend(op.tolist()), original(x, op))[1]
-    )
+    original = _batches.dihedral
+    monkeypatch.setattr(_batches, "dihedral", lambda x, op: (seen.extend(op.tolist()), original(x, op))[1])
     maps = smooth_maps(32, 3, 8)
     small(None).fit(maps, steps=3, codec_steps=1, batch_size=16, augment=False, progress=False)
     assert set(seen) == {0}

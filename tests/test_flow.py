@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_ddpm import SMALL
 from torch import Tensor, nn
 
 from ubf_augment import seeding, simplex
@@ -13,14 +14,6 @@ from ubf_augment.errors import SimplexError
 from ubf_augment.generators import FlowMatching
 from ubf_augment.generators.noise import flow_times
 from ubf_augment.seeding import per_sample
-
-SMALL: dict[str, Any] = {
-    "factor": 2,
-    "latent_channels": 6,
-    "codec_widths": (16, 16),
-    "widths": (16, 32),
-    "head_dim": 16,
-}
 
 
 class GaussianVelocity(nn.Module):

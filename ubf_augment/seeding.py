@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -39,6 +40,21 @@ def per_sample(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
     True
     """
     return [torch.Generator().manual_seed(derive_seed(seed, int(i))) for i in indices]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block, such as one that draws initial weights, from ``seed``; the caller's random state stays as it was.
+
+    >>> before = torch.get_rng_state()
+    >>> with seeded(3):
+    ...     x = torch.rand(2)
+    >>> bool(torch.equal(before, torch.get_rng_state()))
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def randn(

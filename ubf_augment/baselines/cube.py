@@ -2,69 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ubf_augment.errors import BandCountError, NoDataError, ShapeError
-from ubf_augment.generators.codec import Codec, channel_moments
-from ubf_augment.generators.denoising import seeded
+from ubf_augment.generators.codec import StandardCodec
 from ubf_augment.generators.diffusion import DiffusionGenerator, Prediction, Schedule
 from ubf_augment.generators.maps import dihedral, num_symmetries
 from ubf_augment.losses import charbonnier, spectral_angle
+from ubf_augment.seeding import seeded
 from ubf_augment.training import EMA, History, digest, fit_loop, warmup_cosine
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-
-class StandardCodec(Codec):
-    """Standardise each channel, then move f×f pixels into channels; the values are not constrained.
-
-    >>> codec = StandardCodec(3, factor=2)
-    >>> x = torch.randn(1, 3, 4, 4)
-    >>> codec.encode(x).shape, bool(torch.allclose(codec.decode(codec.encode(x)), x, atol=1e-6))
-    (torch.Size([1, 12, 2, 2]), True)
-    """
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, channels: int, factor: int = 4) -> None:
-        """Build for images of some channels and factor f."""
-        super().__init__(factor, channels * factor**2)
-        self.register_buffer("shift", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
-
-    def fit_linear(self, batches: Iterable[Float[Tensor, "b c h w"]]) -> None:
-        """Set mean and standard deviation per channel."""
-        mean, cov = channel_moments(v.movedim(1, -1).flatten(0, -2) for v in batches)
-        self.shift.copy_(mean)
-        self.scale.copy_(cov.diagonal().clamp_min(1e-12).sqrt())
-        self.ready.fill_(True)
-
-    def encode(self, a: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d hf wf"]:
-        """Give the standardised, unshuffled channels."""
-        v = (a - self.shift.view(1, -1, 1, 1)) / self.scale.view(1, -1, 1, 1)
-        return F.pixel_unshuffle(v, self.factor)
-
-    def linear(self, z: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b c h w"]:
-        """Invert `encode`."""
-        v = F.pixel_shuffle(z.float(), self.factor)
-        return v * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
-
-    def decode(self, z: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b c h w"]:
-        """Invert `encode`."""
-        return self.linear(z)
-
-    def project(self, z: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b d hf wf"]:
-        """Leave a code as it is: there is no constraint to meet."""
-        return z
 
 
 class CubeDiffusion(DiffusionGenerator):
@@ -97,22 +52,11 @@ class CubeDiffusion(DiffusionGenerator):
             ValueError: if sizes are not divisible, or a name is unknown.
         """
         super().__init__(channels, size, num_classes)
-        self._config: dict[str, Any] = {
-            "channels": channels, "size": list(self.size), "num_classes": num_classes, "factor": factor,
-            "widths": list(widths), "layers": layers, "attention": list(attention), "head_dim": head_dim,
-            "dropout": dropout, "prediction": prediction, "schedule": schedule, "shift": shift,
-            "train_timesteps": train_timesteps, "label_dropout": label_dropout,
-            "min_snr_gamma": min_snr_gamma, "init_seed": init_seed,
-        }  # fmt: skip
+        self._keep(locals())
         self._diffuse(prediction, schedule, shift, train_timesteps, min_snr_gamma)
         with seeded(init_seed):
             codec = StandardCodec(channels, factor)
             self._build(codec, widths, layers, attention, head_dim, dropout, label_dropout)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)
 
     def _read(self, maps: Tensor, check: bool = False) -> Tensor:
         if not maps.is_floating_point():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ubf_augment.baselines.transformer import LEVELS, SpectralTransformer
-from ubf_augment.errors import BandCountError, BundleError, RadiometryError, ShapeError
+from ubf_augment.errors import BandCountError, RadiometryError, ShapeError
+from ubf_augment.generators.stored import read_network, write_network
 from ubf_augment.losses import charbonnier
 from ubf_augment.radiometry import check_reflectance, to_reflectance
+from ubf_augment.seeding import seeded
 from ubf_augment.spectra import Wavelengths, check_wavelengths, rgb_bands
 from ubf_augment.training import EMA, History, digest, fit_loop, warmup_cosine
 from ubf_augment.unmixing.fitting import BRIGHTNESS, scaled_crops
@@ -135,8 +136,7 @@ class MSTPlusPlus(nn.Module):
             raise BandCountError(f"rgb_index must be three of the {bands} bands, got {self.rgb_index}")
         self.rgb_scale, self.rgb_gamma = rgb_scale, rgb_gamma
         self._sizes = {"stages": stages, "width": width, "blocks": blocks, "init_seed": init_seed}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed)
+        with seeded(init_seed):
             self.entry = nn.Conv2d(3, width, 3, padding=1, bias=False)
             self.body = nn.Sequential(*(SpectralTransformer(width, blocks) for _ in range(stages)))
             self.head = nn.Conv2d(width, bands, 3, padding=1, bias=False)
@@ -296,15 +296,7 @@ class MSTPlusPlus(nn.Module):
 
     def save(self, directory: Path | str) -> Path:
         """Write ``config.json`` and ``model.safetensors``; `load` reads them back."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"name": "mst++", "config": self.config}, indent=2)
-        (directory / "config.json").write_text(text + "\n", encoding="utf-8")
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(state, directory / "model.safetensors")
-        return directory
+        return write_network(directory, self, "mst++", self.config)
 
     @classmethod
     def load(cls, directory: Path | str) -> MSTPlusPlus:
@@ -313,22 +305,13 @@ class MSTPlusPlus(nn.Module):
         Raises:
             BundleError: if a file is missing or does not fit.
         """
-        from safetensors.torch import load_file
 
-        directory = Path(directory)
-        paths = directory / "config.json", directory / "model.safetensors"
-        for path in paths:
-            if not path.is_file():
-                raise BundleError(f"{path} is missing: copy the whole directory, or save the model again")
-        try:
-            described = json.loads(paths[0].read_text(encoding="utf-8"))
-            if described["name"] != "mst++":
-                raise ValueError(f"config.json describes {described['name']!r}")
-            model = cls(**described["config"])
-            model.load_state_dict(load_file(paths[1]))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise BundleError(f"{directory} does not hold an MST++ of this version: {error}") from error
-        return model.eval()
+        def build(name: str, config: dict[str, Any]) -> MSTPlusPlus:
+            if name != "mst++":
+                raise ValueError(f"config.json describes {name!r}")
+            return cls(**config)
+
+        return read_network(directory, build, "an MST++").eval()
 
 
 def _column(v: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ubf_augment.augment import UBFAugment
 from ubf_augment.datasets import IndianPines
-from ubf_augment.seeding import derive_seed
+from ubf_augment.seeding import derive_seed, seeded
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.training.parts import warmup_cosine
 
@@ -143,8 +143,7 @@ def train_once(
 
     train, start = load_split("train", settings.fold), time.monotonic()
     order = torch.Generator().manual_seed(derive_seed(seed, 1))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, 2))
+    with seeded(derive_seed(seed, 2)):
         model = timm.create_model("resnet18", num_classes=len(train.classes), in_chans=train.x.shape[1])
         model = model.to(memory_format=torch.channels_last).train()
         augment = build_augmentation(name, synth, train.classes, derive_seed(seed, 3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ubf_augment import seeding
+from ubf_augment.generators._batches import Batches
 from ubf_augment.generators.codec import AbundanceAutoencoder
-from ubf_augment.generators.maps import as_abundances, dihedral, num_symmetries
 from ubf_augment.seeding import derive_seed
 from ubf_augment.training import (
     EMA,
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from ubf_augment.generators.denoising import DenoisingGenerator
-
-_CHUNK = 256
-_ON_DEVICE_BYTES = 1 << 32  # larger sets of maps stay where they are and are moved batch by batch
 
 
 def fit_denoiser(
@@ -67,15 +63,13 @@ def fit_denoiser(
     """
     fabric = launch(make_fabric() if fabric is None else fabric)
     common: dict[str, Any] = {"fabric": fabric, "progress": progress, "save_every_s": save_every_s}
-    ops = num_symmetries(model.size) if augment else 1
     model.to(fabric.device)
-    if maps.nbytes <= _ON_DEVICE_BYTES:
-        maps = maps.to(fabric.device)
+    batches = Batches(model, maps, labels, fabric.device, augment)
     new = not bool(model.codec.ready)
     if checkpoint is not None and checkpoint.exists():  # equal eigenvalues leave the basis open: take its own
         _restore_codec(model, checkpoint)
     elif new:
-        model.codec.fit_linear(_sampled(model, maps, ops))
+        model.codec.fit_linear(batches.sampled())
     extra: dict[str, Any] = {}
     if isinstance(model.codec, AbundanceAutoencoder):
         codec_steps = (1500 if new else 0) if codec_steps is None else codec_steps
@@ -83,15 +77,13 @@ def fit_denoiser(
             path = None if checkpoint is None else codec_checkpoint(checkpoint)
             common.update(steps=codec_steps, batch_size=codec_batch_size, checkpoint=path)
             extra["codec"] = fit_decoder(
-                model.codec, maps, ops, lr=codec_lr, seed=derive_seed(seed, 10), **common
+                model.codec, batches, lr=codec_lr, seed=derive_seed(seed, 10), **common
             ).to_dict()
 
     def loss_fn(denoiser: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        op = torch.randint(ops, (len(indices),), generator=generator)
-        y = None if labels is None else labels[indices]
         with torch.no_grad():
-            codes = model.codec.encode(dihedral(model._read(_chosen(maps, indices)), op).to(fabric.device))
-        return model.denoising_loss(denoiser, codes, y, generator)
+            codes = model.codec.encode(batches(indices, generator))
+        return model.denoising_loss(denoiser, codes, batches.classes(indices), generator)
 
     net = model.denoiser
     optimizer = torch.optim.AdamW(
@@ -124,8 +116,7 @@ def codec_checkpoint(path: Path) -> Path:
 
 def fit_decoder(
     codec: AbundanceAutoencoder,
-    maps: Tensor,
-    ops: int,
+    batches: Batches,
     *,
     steps: int,
     lr: float,
@@ -136,8 +127,7 @@ def fit_decoder(
     """Train the codec's decoder on noisy codes; its averaged weights stay in ``codec``."""
 
     def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        op = torch.randint(ops, (len(indices),), generator=generator)
-        a = dihedral(as_abundances(_chosen(maps, indices)), op).to(fabric.device)
+        a = batches(indices, generator)
         shape = (len(a), codec.channels, a.shape[2] // codec.factor, a.shape[3] // codec.factor)
         return cast(Tensor, module(a, seeding.randn(shape, generator, fabric.device)))
 
@@ -145,23 +135,11 @@ def fit_decoder(
     ema = EMA(codec, 0.998)
     schedule = warmup_cosine(steps, min(100, steps // 10))
     history = fit_loop(
-        codec, optimizer, loss_fn, num_items=len(maps), steps=steps, seed=seed, ema=ema, schedule=schedule,
+        codec, optimizer, loss_fn, num_items=len(batches.maps), steps=steps, seed=seed, ema=ema, schedule=schedule,
         fabric=fabric, description="decoder", **common,
     )  # fmt: skip
     ema.copy_to(codec)
     return history
-
-
-def _sampled(model: DenoisingGenerator, maps: Tensor, ops: int) -> Iterator[Tensor]:
-    """Give batches of at most about 4096 evenly chosen maps, their symmetries in turn."""
-    chosen = maps[:: max(1, len(maps) // 4096)]
-    for start in range(0, len(chosen), _CHUNK):
-        part = chosen[start : start + _CHUNK]
-        yield dihedral(model._read(part), torch.arange(len(part)) % ops).to(model.device)
-
-
-def _chosen(maps: Tensor, indices: Tensor) -> Tensor:
-    return maps[indices.to(maps.device)]
 
 
 def _restore_codec(model: DenoisingGenerator, path: Path) -> None:

@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ubf_augment import seeding
+from ubf_augment.generators._batches import Batches
 from ubf_augment.generators._critic import AdaptiveAugment, Critic, gradient_penalty
-from ubf_augment.generators.maps import as_abundances, dihedral, num_symmetries
 from ubf_augment.training import EMA, History, fit_loop, launch, make_fabric, warmup_constant
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from ubf_augment.generators.stylegan3 import StyleGAN3
-
-_ON_DEVICE_BYTES = 1 << 32  # larger sets of maps stay where they are and are moved batch by batch
 
 
 class Players(nn.Module):
@@ -109,19 +107,15 @@ def fit_stylegan3(
         save_every_s: seconds between checkpoints.
     """
     fabric = launch(make_fabric() if fabric is None else fabric)
-    ops = num_symmetries(model.size) if augment else 1
     lr = 2.5e-3 if lr is None else lr
     gamma = 8e-4 * math.prod(model.size) / batch_size if gamma is None else gamma
     ada = None if ada_target is None else AdaptiveAugment(ada_target, ada_images)
     players = Players(model, model.critic(), ada, gamma, penalty_interval)
-    if maps.nbytes <= _ON_DEVICE_BYTES:
-        maps = maps.to(fabric.device)
+    batches = Batches(model, maps, labels, fabric.device, augment)
 
     def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        op = torch.randint(ops, (len(indices),), generator=generator)
-        y = None if labels is None else labels[indices].to(fabric.device)
-        real = dihedral(as_abundances(maps[indices.to(maps.device)]), op).to(fabric.device)
-        return cast(Tensor, module(real, y, generator))
+        real = batches(indices, generator)
+        return cast(Tensor, module(real, batches.classes(indices), generator))
 
     groups: list[dict[str, Any]] = [
         {"params": list(model.parameters()), "lr": lr},

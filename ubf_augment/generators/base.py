@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from ubf_augment import simplex
 from ubf_augment.errors import LabelError, MissingLabelError, ShapeError
 from ubf_augment.generators.maps import as_abundances
+from ubf_augment.generators.stored import write_network
 from ubf_augment.seeding import Generators, derive_seed
 from ubf_augment.training import History, digest
 
@@ -58,10 +58,18 @@ class MapGenerator(nn.Module, ABC):
             )
         self.channels, self.size, self.num_classes = channels, (height, width), num_classes
 
+    def _keep(self, arguments: Mapping[str, Any]) -> None:
+        """Remember the constructor's arguments as `config`; call it with ``locals()`` before there are others."""
+        kept = {k: v for k, v in arguments.items() if k not in ("self", "__class__")}
+        self._config: dict[str, Any] = {
+            k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in kept.items()
+        }
+        self._config["size"] = list(self.size)
+
     @property
-    @abstractmethod
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON-able values."""
+        return dict(self._config)
 
     @property
     def device(self) -> torch.device:
@@ -324,15 +332,7 @@ class AbundanceGenerator(MapGenerator):
 
     def save(self, directory: Path | str) -> Path:
         """Write ``config.json`` and ``model.safetensors``; `load_generator` reads them back."""
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        config = {"name": self.name, "config": self.config}
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(state, directory / "model.safetensors")
-        return directory
+        return write_network(directory, self, self.name, self.config)
 
 
 def _part(labels: Tensor | None, part: slice, device: torch.device) -> Tensor | None:

@@ -61,7 +61,52 @@ class Codec(nn.Module, ABC):
         return self.encode(simplex.project(self.linear(z).float()))
 
 
-class UnshuffleCodec(Codec):
+class StandardCodec(Codec):
+    """Standardise each channel, then move f×f pixels into channels; the values are not constrained.
+
+    >>> codec = StandardCodec(3, factor=2)
+    >>> x = torch.randn(1, 3, 4, 4)
+    >>> codec.encode(x).shape, bool(torch.allclose(codec.decode(codec.encode(x)), x, atol=1e-6))
+    (torch.Size([1, 12, 2, 2]), True)
+    """
+
+    shift: Tensor
+    scale: Tensor
+    least = 1e-12  # smallest variance
+
+    def __init__(self, channels: int, factor: int = 4) -> None:
+        """Build for images of some channels and factor f."""
+        super().__init__(factor, channels * factor**2)
+        self.register_buffer("shift", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+
+    def fit_linear(self, batches: Iterable[Float[Tensor, "b c h w"]]) -> None:
+        """Set mean and standard deviation per channel."""
+        mean, cov = channel_moments(v.movedim(1, -1).flatten(0, -2) for v in batches)
+        self.shift.copy_(mean)
+        self.scale.copy_(cov.diagonal().clamp_min(self.least).sqrt())
+        self.ready.fill_(True)
+
+    def encode(self, a: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d hf wf"]:
+        """Give the standardised, unshuffled channels."""
+        v = (a - self.shift.view(1, -1, 1, 1)) / self.scale.view(1, -1, 1, 1)
+        return F.pixel_unshuffle(v, self.factor)
+
+    def linear(self, z: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b c h w"]:
+        """Invert `encode`."""
+        v = F.pixel_shuffle(z.float(), self.factor)
+        return v * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
+
+    def decode(self, z: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b c h w"]:
+        """Invert `encode`."""
+        return self.linear(z)
+
+    def project(self, z: Float[Tensor, "b d hf wf"]) -> Float[Tensor, "b d hf wf"]:
+        """Leave a code as it is: there is no constraint to meet."""
+        return z
+
+
+class UnshuffleCodec(StandardCodec):
     """Standardise each abundance channel, then move f×f pixels into channels: z = unshuffle_f((a − μ) / σ).
 
     Exactly invertible; c = P f². `project` is then the Euclidean projection of each pixel onto the simplex.
@@ -72,35 +117,20 @@ class UnshuffleCodec(Codec):
     (torch.Size([1, 12, 2, 2]), True)
     """
 
-    shift: Tensor
-    scale: Tensor
+    least = 1e-6
 
     def __init__(self, num_endmembers: int, factor: int = 4) -> None:
         """Build for P endmembers and factor f."""
-        super().__init__(factor, num_endmembers * factor**2)
-        self.register_buffer("shift", torch.full((num_endmembers,), 1 / num_endmembers))
-        self.register_buffer("scale", torch.ones(num_endmembers))
-
-    def fit_linear(self, batches: Iterable[Float[Tensor, "b p h w"]]) -> None:
-        """Set mean and standard deviation per endmember."""
-        mean, cov = channel_moments(v.movedim(1, -1).flatten(0, -2) for v in batches)
-        self.shift.copy_(mean)
-        self.scale.copy_(cov.diagonal().clamp_min(1e-6).sqrt())
-        self.ready.fill_(True)
-
-    def encode(self, a: Float[Tensor, "b p h w"]) -> Float[Tensor, "b c hf wf"]:
-        """Give the standardised, unshuffled maps."""
-        return F.pixel_unshuffle(
-            (a - self.shift.view(1, -1, 1, 1)) / self.scale.view(1, -1, 1, 1), self.factor
-        )
-
-    def linear(self, z: Float[Tensor, "b c hf wf"]) -> Float[Tensor, "b p h w"]:
-        """Invert `encode`."""
-        return F.pixel_shuffle(z, self.factor) * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
+        super().__init__(num_endmembers, factor)
+        self.shift.fill_(1 / num_endmembers)
 
     def decode(self, z: Float[Tensor, "b c hf wf"]) -> Float[Tensor, "b p h w"]:
         """Invert `encode` and project: on the simplex for any code."""
         return simplex.project(self.linear(z).float())
+
+    def project(self, z: Float[Tensor, "b c hf wf"]) -> Float[Tensor, "b c hf wf"]:
+        """Project every pixel onto the simplex."""
+        return Codec.project(self, z)
 
 
 class _Block(nn.Module):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ubf_augment.generators.base import AbundanceGenerator
-from ubf_augment.generators.denoising import CodecName, make_codec, seeded
+from ubf_augment.generators.denoising import CodecName, make_codec
 from ubf_augment.generators.diffusion import DiffusionGenerator, Prediction, Schedule
 from ubf_augment.generators.registry import register
+from ubf_augment.seeding import seeded
 
 
 @register("ddpm")
@@ -90,36 +90,10 @@ class DDPM(DiffusionGenerator, AbundanceGenerator):
             ValueError: if sizes are not divisible, or a name is unknown.
         """
         super().__init__(num_endmembers, size, num_classes)
-        self._config: dict[str, Any] = {
-            "num_endmembers": num_endmembers,
-            "size": list(self.size),
-            "num_classes": num_classes,
-            "codec": codec,
-            "factor": factor,
-            "latent_channels": latent_channels,
-            "codec_widths": list(codec_widths),
-            "whiten": whiten,
-            "widths": list(widths),
-            "layers": layers,
-            "attention": list(attention),
-            "head_dim": head_dim,
-            "dropout": dropout,
-            "prediction": prediction,
-            "schedule": schedule,
-            "shift": shift,
-            "train_timesteps": train_timesteps,
-            "label_dropout": label_dropout,
-            "min_snr_gamma": min_snr_gamma,
-            "init_seed": init_seed,
-        }
+        self._keep(locals())
         self._diffuse(prediction, schedule, shift, train_timesteps, min_snr_gamma)
         with seeded(init_seed):
             self._build(
                 make_codec(codec, num_endmembers, factor, latent_channels, codec_widths, whiten),
                 widths, layers, attention, head_dim, dropout, label_dropout,
             )  # fmt: skip
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -111,6 +110,17 @@ class DenoisingGenerator(MapGenerator):
         """Turn the network's output at z and t (1,) into an estimate of z₀."""
 
     @abstractmethod
+    def _training_times(self, u: Tensor) -> Tensor:
+        """Times of training for quantiles u (B,) in [0, 1)."""
+
+    @abstractmethod
+    def _target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict."""
+
+    def _weight(self, t: Tensor) -> Tensor:
+        """Weights of the samples' errors (B,)."""
+        return torch.ones(len(t), device=t.device)
+
     def denoising_loss(
         self,
         denoiser: nn.Module,
@@ -118,7 +128,16 @@ class DenoisingGenerator(MapGenerator):
         labels: Int64[Tensor, "b"] | None,
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Mean squared error of the prediction at random times, some classes dropped."""
+        """Mean squared error of the prediction at stratified random times, some classes dropped."""
+        b, device = len(z), z.device
+        u = (torch.arange(b) + torch.rand(b, generator=generator)) / b
+        t = self._training_times(u[torch.randperm(b, generator=generator)]).to(device)
+        noise = seeding.randn(z.shape, generator, device)
+        y = self._drop_labels(labels, generator, device)
+        alpha, sigma = self.alpha_sigma(t)
+        out = self._predict(denoiser, alpha * z + sigma * noise, t, y)
+        error = (out - self._target(z, noise, t)).square().mean((1, 2, 3))
+        return (error * self._weight(t)).mean()
 
     def loss(
         self, maps: Float[Tensor, "b p h w"], labels: Int64[Tensor, "b"] | None, generator: torch.Generator
@@ -242,14 +261,6 @@ def make_codec(
     if name == "unshuffle":
         return UnshuffleCodec(num_endmembers, factor)
     return AbundanceAutoencoder(num_endmembers, factor, latent_channels, widths, whiten=whiten)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Initial weights from ``seed``, the caller's random state untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

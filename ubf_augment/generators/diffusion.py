@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64, Shaped
-from torch import Tensor, nn
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from ubf_augment import seeding
 from ubf_augment.generators.denoising import DenoisingGenerator, check_choice
@@ -52,27 +52,16 @@ class DiffusionGenerator(DenoisingGenerator):
         a = self.alpha_bar.to(t.device)[t.long()].view(-1, 1, 1, 1)
         return a.sqrt(), (1 - a).sqrt()
 
-    def denoising_loss(
-        self,
-        denoiser: nn.Module,
-        z: Float[Tensor, "b c hf wf"],
-        labels: Int64[Tensor, "b"] | None,
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Mean squared error of the prediction at stratified random times, some classes dropped."""
-        b, device = len(z), z.device
-        u = (torch.arange(b) + torch.rand(b, generator=generator)) / b
-        t = (u[torch.randperm(b, generator=generator)] * self.train_timesteps).long().to(device)
-        noise = seeding.randn(z.shape, generator, device)
-        y = self._drop_labels(labels, generator, device)
+    def _training_times(self, u: Tensor) -> Tensor:
+        return (u * self.train_timesteps).long()
+
+    def _target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.alpha_sigma(t)
-        out = self._predict(denoiser, alpha * z + sigma * noise, t, y)
-        target = {"epsilon": noise, "sample": z, "v_prediction": alpha * noise - sigma * z}[self.prediction]
-        return ((out - target).square().mean((1, 2, 3)) * self._weight(t)).mean()
+        return {"epsilon": noise, "sample": z, "v_prediction": alpha * noise - sigma * z}[self.prediction]
 
     def _weight(self, t: Tensor) -> Tensor:
         if self.min_snr_gamma is None:
-            return torch.ones_like(t, dtype=torch.float32)
+            return super()._weight(t)
         a = self.alpha_bar.to(t.device)[t]
         snr = a / (1 - a)
         clipped = torch.clamp(snr, max=self.min_snr_gamma)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from ubf_augment import seeding
 from ubf_augment.generators.base import AbundanceGenerator
 from ubf_augment.generators.denoising import (
     CodecName,
     DenoisingGenerator,
     check_choice,
     make_codec,
-    seeded,
 )
 from ubf_augment.generators.noise import flow_times, spread_times
 from ubf_augment.generators.registry import register
+from ubf_augment.seeding import seeded
 
 Solver = Literal["euler", "heun"]
 _TIME_SCALE = 1000.0  # the U-Net's time embedding is made for 0…1000
@@ -98,25 +97,7 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
             ValueError: if sizes are not divisible, a name is unknown, or shift or spread is not positive.
         """
         super().__init__(num_endmembers, size, num_classes)
-        self._config: dict[str, Any] = {
-            "num_endmembers": num_endmembers,
-            "size": list(self.size),
-            "num_classes": num_classes,
-            "codec": codec,
-            "factor": factor,
-            "latent_channels": latent_channels,
-            "codec_widths": list(codec_widths),
-            "whiten": whiten,
-            "widths": list(widths),
-            "layers": layers,
-            "attention": list(attention),
-            "head_dim": head_dim,
-            "dropout": dropout,
-            "time_shift": time_shift,
-            "time_spread": time_spread,
-            "label_dropout": label_dropout,
-            "init_seed": init_seed,
-        }
+        self._keep(locals())
         if min(time_shift, time_spread) <= 0:
             raise ValueError(
                 f"time_shift and time_spread must be positive, got {time_shift} and {time_spread}"
@@ -128,11 +109,6 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
                 widths, layers, attention, head_dim, dropout, label_dropout,
             )  # fmt: skip
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)
-
     def alpha_sigma(
         self, t: Shaped[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
@@ -140,23 +116,12 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
         t = t.view(-1, 1, 1, 1)
         return 1 - t, t
 
-    def denoising_loss(
-        self,
-        denoiser: nn.Module,
-        z: Float[Tensor, "b c hf wf"],
-        labels: Int64[Tensor, "b"] | None,
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Mean squared error of the velocity at stratified logit-normal times, some classes dropped."""
-        b, device = len(z), z.device
-        u = (torch.arange(b) + torch.rand(b, generator=generator)) / b
-        u = u[torch.randperm(b, generator=generator)].clamp(1e-4, 1 - 1e-4)
-        t = torch.sigmoid(math.log(self.time_shift) + self.time_spread * torch.special.ndtri(u)).to(device)
-        noise = seeding.randn(z.shape, generator, device)
-        y = self._drop_labels(labels, generator, device)
-        alpha, sigma = self.alpha_sigma(t)
-        out = self._predict(denoiser, alpha * z + sigma * noise, t, y)
-        return (out - (noise - z)).square().mean()
+    def _training_times(self, u: Tensor) -> Tensor:
+        normal = torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))
+        return torch.sigmoid(math.log(self.time_shift) + self.time_spread * normal)
+
+    def _target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise - z
 
     def _predict(self, denoiser: nn.Module, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         return super()._predict(denoiser, z, _TIME_SCALE * t, y)

@@ -14,6 +14,7 @@ from ubf_augment.generators._fields import CorrelatedFields
 from ubf_augment.generators._mixture import Mixture, plane_basis
 from ubf_augment.generators.base import AbundanceGenerator
 from ubf_augment.generators.registry import register
+from ubf_augment.seeding import seeded
 from ubf_augment.training import History
 
 
@@ -74,27 +75,14 @@ class GMM(AbundanceGenerator):
         super().__init__(num_endmembers, size, num_classes)
         if components < 1:
             raise ValueError(f"components must be positive, got {components}")
-        self._config: dict[str, Any] = {
-            "num_endmembers": num_endmembers,
-            "size": list(self.size),
-            "num_classes": num_classes,
-            "components": components,
-            "spatial": spatial,
-            "init_seed": init_seed,
-        }
+        self._keep(locals())
         self.components, self.spatial = components, spatial
         self.register_buffer("basis", plane_basis(num_endmembers), persistent=False)
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed)
+        with seeded(init_seed):
             self.mixture = Mixture(num_classes or 1, components, num_endmembers - 1)
         if spatial:
             self.fields = CorrelatedFields(num_classes or 1, num_endmembers - 1, self.size)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)
 
     def loss(
         self, maps: Float[Tensor, "b p h w"], labels: Int64[Tensor, "b"] | None, generator: torch.Generator

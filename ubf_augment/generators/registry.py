@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ubf_augment.errors import BundleError
 from ubf_augment.generators.base import AbundanceGenerator
+from ubf_augment.generators.stored import read_network
 
 _REGISTRY: dict[str, type[AbundanceGenerator]] = {}
 _G = TypeVar("_G", bound=type[AbundanceGenerator])
@@ -61,17 +60,4 @@ def load_generator(directory: Path | str) -> AbundanceGenerator:
     Raises:
         BundleError: if a file is missing or does not fit.
     """
-    from safetensors.torch import load_file
-
-    directory = Path(directory)
-    paths = directory / "config.json", directory / "model.safetensors"
-    for path in paths:
-        if not path.is_file():
-            raise BundleError(f"{path} is missing: copy the whole directory, or save the generator again")
-    try:
-        described = json.loads(paths[0].read_text(encoding="utf-8"))
-        generator = get_generator(described["name"], **described["config"])
-        generator.load_state_dict(load_file(paths[1]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{directory} does not hold a generator of this version: {error}") from error
-    return generator
+    return read_network(directory, lambda name, config: get_generator(name, **config), "a generator")

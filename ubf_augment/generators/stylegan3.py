@@ -14,6 +14,7 @@ from ubf_augment.generators._critic import Critic
 from ubf_augment.generators._synthesis import Mapping, Synthesis
 from ubf_augment.generators.base import AbundanceGenerator
 from ubf_augment.generators.registry import register
+from ubf_augment.seeding import seeded
 from ubf_augment.training import History
 
 _CENTRE_DRAWS = 1024
@@ -97,25 +98,7 @@ class StyleGAN3(AbundanceGenerator):
                 is unknown.
         """
         super().__init__(num_endmembers, size, num_classes)
-        self._config: dict[str, Any] = {
-            "num_endmembers": num_endmembers,
-            "size": list(self.size),
-            "num_classes": num_classes,
-            "variant": variant,
-            "layers": layers,
-            "channels": channels,
-            "max_channels": max_channels,
-            "margin": margin,
-            "z_dim": z_dim,
-            "w_dim": w_dim,
-            "mapping_speed": mapping_speed,
-            "magnitude_decay": magnitude_decay,
-            "filtered": filtered,
-            "critic_channels": critic_channels,
-            "critic_max_channels": critic_max_channels,
-            "minibatch_std": minibatch_std,
-            "init_seed": init_seed,
-        }
+        self._keep(locals())
         if self.size[0] != self.size[1] or self.size[0] < 8:
             raise ValueError(
                 f"StyleGAN3 makes square maps of at least 8 pixels a side (its filters and rotations know one "
@@ -126,8 +109,7 @@ class StyleGAN3(AbundanceGenerator):
                 f"need at least 3 layers and variant 't' or 'r', got layers={layers}, variant={variant!r}"
             )
         self.z_dim = z_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed)
+        with seeded(init_seed):
             self.mapping = Mapping(z_dim, w_dim, num_classes, mapping_speed)
             self.synthesis = Synthesis(
                 num_endmembers, self.size[0], w_dim, layers, channels, max_channels, margin,
@@ -135,17 +117,11 @@ class StyleGAN3(AbundanceGenerator):
             )  # fmt: skip
         self._critic: list[Critic] = []  # in a list: no part of the module's state
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)
-
     def critic(self) -> Critic:
         """Give the critic of the last training, or a new one; it is not saved with the generator."""
         if not self._critic:
             c = self._config
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seeding.derive_seed(c["init_seed"], 1))
+            with seeded(seeding.derive_seed(c["init_seed"], 1)):
                 self._critic.append(
                     Critic(
                         self.num_endmembers, self.size, self.num_classes, c["critic_channels"],

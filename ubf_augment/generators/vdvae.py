@@ -12,12 +12,13 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from ubf_augment import seeding, simplex
+from ubf_augment.generators._batches import Batches
 from ubf_augment.generators._count_likelihood import to_counts
 from ubf_augment.generators._vdvae_net import Network
 from ubf_augment.generators.base import AbundanceGenerator
-from ubf_augment.generators.maps import as_abundances, dihedral, num_symmetries
+from ubf_augment.generators.maps import as_abundances
 from ubf_augment.generators.registry import register
-from ubf_augment.seeding import Generators
+from ubf_augment.seeding import Generators, seeded
 from ubf_augment.training import (
     EMA,
     History,
@@ -31,8 +32,6 @@ from ubf_augment.training import (
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-_ON_DEVICE_BYTES = 1 << 32  # larger sets of maps stay where they are and are moved batch by batch
 
 
 class Bits(NamedTuple):
@@ -109,19 +108,7 @@ class VDVAE(AbundanceGenerator):
             ValueError: if a number is not positive, or the size cannot be halved so often.
         """
         super().__init__(num_endmembers, size, num_classes)
-        self._config: dict[str, Any] = {
-            "num_endmembers": num_endmembers,
-            "size": list(self.size),
-            "num_classes": num_classes,
-            "levels": levels,
-            "widths": list(widths),
-            "encoder_blocks": list(encoder_blocks),
-            "decoder_blocks": list(decoder_blocks),
-            "bottleneck": bottleneck,
-            "latent_channels": latent_channels,
-            "mixtures": mixtures,
-            "init_seed": init_seed,
-        }
+        self._keep(locals())
         count = _levels(self.size, levels)
         wide, encoder, decoder = (_per_level(v, count) for v in (widths, encoder_blocks, decoder_blocks))
         if min(*wide, latent_channels, mixtures, decoder[-1]) < 1 or min(encoder + decoder) < 0:
@@ -131,17 +118,11 @@ class VDVAE(AbundanceGenerator):
                 f"decoder_blocks={decoder} over {count} levels"
             )
         middle = [max(1, round(bottleneck * w)) for w in wide]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed)
+        with seeded(init_seed):
             self.net = Network(
                 num_endmembers, self.size, num_classes, wide, middle, encoder, decoder,
                 latent_channels, mixtures,
             )  # fmt: skip
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)
 
     def loss(
         self, maps: Float[Tensor, "b p h w"], labels: Int64[Tensor, "b"] | None, generator: torch.Generator
@@ -204,10 +185,10 @@ class VDVAE(AbundanceGenerator):
         """
         temperature, observe = _observation(**options)
         if strength == 0.0:
-            return simplex.project(a.float())
+            return simplex.project(a)
         shapes = self.net.latent_shapes
         keep = len(shapes) - math.ceil(strength * len(shapes))
-        features = self.net.encoder(a.float().contiguous(memory_format=torch.channels_last))
+        features = self.net.encoder(a.contiguous(memory_format=torch.channels_last))
         old, _ = self.net.top_down(y, [None] * len(shapes), features, len(shapes), count=len(a))
         noise = [None] * keep + [seeding.randn((len(a), *s), generator, self.device) for s in shapes[keep:]]
         raw, _ = self.net.top_down(y, noise, features, keep, temperature, len(a))
@@ -264,17 +245,13 @@ def _fit_vdvae(
         save_every_s: seconds between checkpoints.
     """
     fabric = launch(make_fabric() if fabric is None else fabric)
-    ops = num_symmetries(model.size) if augment else 1
-    if maps.nbytes <= _ON_DEVICE_BYTES:
-        maps = maps.to(fabric.device)
+    batches = Batches(model, maps, labels, fabric.device, augment)
     net = model.net
     clock = _Clock(warmup_cosine(steps, warmup) if lr_schedule == "cosine" else warmup_constant(warmup))
     rise = max(1, min(1000, steps // 2) if kl_warmup is None else kl_warmup)
 
     def loss_fn(module: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        op = torch.randint(ops, (len(indices),), generator=generator)
-        chosen = dihedral(as_abundances(maps[indices.to(maps.device)]), op).to(fabric.device)
-        y = None if labels is None else labels[indices].to(fabric.device)
+        chosen, y = batches(indices, generator), batches.classes(indices)
         noise = [seeding.randn((len(chosen), *s), generator, fabric.device) for s in net.latent_shapes]
         bits: Tensor = module(to_counts(chosen), y, noise).mean(0)
         return bits[0] + min(1.0, (clock.step + 1) / rise) * bits[1]

@@ -25,6 +25,7 @@ from ubf_augment.generators import AbundanceGenerator, get_generator
 from ubf_augment.metrics import rmse
 from ubf_augment.mixing import mix
 from ubf_augment.radiometry import to_reflectance
+from ubf_augment.seeding import seeded
 from ubf_augment.spectra import Endmembers, Wavelengths, rgb_bands
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
@@ -241,8 +242,7 @@ def fit_unmixing(
     progress: bool = True,
 ) -> tuple[UnmixingModel, History]:
     """Train both encoders, and the endmembers with them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed):
         config: dict[str, Any] = {"num_classes": len(classes) if settings.conditional_rgb else None}
         model = UnmixingModel(first, **(config | dict(settings.unmixing_config)))
     rgb = to_reflectance(pictures.images, scale, settings.rgb_gamma) if len(pictures) else None
