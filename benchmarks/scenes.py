@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +67,27 @@ def chikusei(data: Path) -> tuple[Tensor, Tensor]:
     return hsi.image, hsi.wavelengths
 
 
-def aid(data: Path, size: tuple[int, int], per_class: int) -> Iterator[tuple[str, Tensor]]:
-    """Class by class: name and evenly chosen AID pictures, uint8 (N, 3, H, W), shrunk with antialiasing."""
+def aid_files(data: Path) -> dict[str, list[Path]]:
+    """The AID pictures of each class, sorted."""
+    folders = sorted(p for p in (data / "rgb" / "aid150").iterdir() if p.is_dir())
+    return {folder.name: sorted(folder.glob("*.jpg")) for folder in folders}
+
+
+def read_jpegs(files: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    """Pictures of one size as uint8 (N, 3, H, W), shrunk with antialiasing."""
     from PIL import Image
 
-    for folder in sorted(p for p in (data / "rgb" / "aid150").iterdir() if p.is_dir()):
-        files = sorted(folder.glob("*.jpg"))
-        chosen = files[:: max(1, len(files) // per_class)][:per_class]
-        pictures = torch.stack([torch.from_numpy(np.array(Image.open(f).convert("RGB"))) for f in chosen])
-        small = F.interpolate(
-            pictures.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False
-        )
-        yield folder.name, small.round().clamp(0, 255).to(torch.uint8)
+    pictures = torch.stack([torch.from_numpy(np.array(Image.open(f).convert("RGB"))) for f in files])
+    small = F.interpolate(
+        pictures.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return small.round().clamp(0, 255).to(torch.uint8)
+
+
+def aid(data: Path, size: tuple[int, int], per_class: int) -> Iterator[tuple[str, Tensor]]:
+    """Class by class: name and evenly chosen AID pictures, uint8 (N, 3, H, W), shrunk with antialiasing."""
+    for name, files in aid_files(data).items():
+        yield name, read_jpegs(files[:: max(1, len(files) // per_class)][:per_class], size)
 
 
 SENTINEL2_NM = {
@@ -88,19 +97,24 @@ SENTINEL2_NM = {
 EUROSAT_ORDER = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B10", "B11", "B12", "B8A")
 
 
+def eurosat_files(data: Path) -> dict[str, list[Path]]:
+    """The EuroSAT scenes of each class, sorted by name: the order of `eurosat`."""
+    folders = sorted(p for p in (data / "msi" / "eurosat_ms").iterdir() if p.is_dir())
+    return {folder.name: sorted(folder.glob("*.tif")) for folder in folders}
+
+
 def eurosat(data: Path) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
     """EuroSAT: images (120, 13, 64, 64) with ascending bands, labels, wavelengths, class names."""
     import rasterio
 
-    images, labels = [], []
-    folders = sorted(p for p in (data / "msi" / "eurosat_ms").iterdir() if p.is_dir())
-    for k, folder in enumerate(folders):
-        for path in sorted(folder.glob("*.tif")):
+    images, labels, files = [], [], eurosat_files(data)
+    for k, paths in enumerate(files.values()):
+        for path in paths:
             with rasterio.open(path) as f:
                 images.append(torch.from_numpy(f.read().astype(np.float32) / 10000))
             labels.append(k)
     cube, nm = sort_bands(torch.stack(images), [float(SENTINEL2_NM[b]) for b in EUROSAT_ORDER])
-    return cube, torch.tensor(labels), nm, tuple(f.name for f in folders)
+    return cube, torch.tensor(labels), nm, tuple(files)
 
 
 def enmap(data: Path) -> tuple[Tensor, Tensor]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ubf_augment.augment import UBFAugment
+from ubf_augment.classification import LabelledImages, Recipe, score, train_classifier
 from ubf_augment.datasets import IndianPines
-from ubf_augment.seeding import derive_seed, seeded
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.training.parts import warmup_cosine
 
 _SAMPLING = {"steps": 8, "guidance": 1.0}
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -77,22 +74,12 @@ class DemoSettings:
         return cls(seeds) if steps is None else cls(seeds, steps)
 
 
-@dataclass(frozen=True)
-class Split:
-    """All patches of a split: images (N, C, H, W) in reflectance and labels (N,)."""
-
-    x: Tensor
-    y: Tensor
-    classes: tuple[str, ...]
-    wavelengths: Tensor
-
-
 @lru_cache(maxsize=6)
-def load_split(name: str, fold: int) -> Split:
-    """Read one split of `IndianPines` as tensors."""
+def load_split(name: str, fold: int) -> LabelledImages:
+    """Read one split of `IndianPines`."""
     data = IndianPines(name, fold)  # type: ignore[arg-type]
     x = torch.stack([data[i]["image"] for i in range(len(data))])
-    return Split(x, torch.tensor(data.targets), data.classes, data.wavelengths)
+    return LabelledImages(x, torch.tensor(data.targets), data.classes, data.wavelengths)
 
 
 def affine() -> nn.Module:
@@ -139,65 +126,16 @@ def train_once(
         ``val`` and ``test``, each with ``accuracy`` and ``macro_recall`` in percent, ``loss`` of the last steps,
         ``seconds``.
     """
-    import timm
-
-    train, start = load_split("train", settings.fold), time.monotonic()
-    order = torch.Generator().manual_seed(derive_seed(seed, 1))
-    with seeded(derive_seed(seed, 2)):
-        model = timm.create_model("resnet18", num_classes=len(train.classes), in_chans=train.x.shape[1])
-        model = model.to(memory_format=torch.channels_last).train()
-        augment = build_augmentation(name, synth, train.classes, derive_seed(seed, 3))
-        prepare = _Prepare(train.x, settings.size)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.05, fused=True)
-        factor, losses, left = (
-            warmup_cosine(settings.steps, settings.steps // 10),
-            [],
-            torch.zeros(0, dtype=torch.int64),
-        )
-        for step in range(settings.steps):
-            if len(left) < settings.batch_size:
-                left = torch.cat([left, torch.randperm(len(train.x), generator=order)])
-            chosen, left = left[: settings.batch_size], left[settings.batch_size :]
-            batch = augment({"image": train.x[chosen], "label": train.y[chosen]})
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * factor(step)
-            loss = F.cross_entropy(model(prepare(batch["image"])), batch["label"])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            tick()
-    model.eval()
-    found: dict[str, Any] = {
-        s: _measure(model, prepare, load_split(s, settings.fold)) for s in ("val", "test")
-    }
-    recent = losses[-max(1, len(losses) // 10) :]
-    return {**found, "loss": sum(recent) / len(recent), "seconds": time.monotonic() - start}
-
-
-class _Prepare(nn.Module):
-    """Standardise bands by the training patches, enlarge."""
-
-    def __init__(self, x: Tensor, size: int) -> None:
-        super().__init__()
-        self.mean, self.std, self.size = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True), size
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = (x - self.mean) / self.std
-        if z.shape[-1] != self.size:
-            z = F.interpolate(z, (self.size, self.size), mode="bilinear", align_corners=False)
-        return z.contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def _measure(model: nn.Module, prepare: nn.Module, split: Split) -> dict[str, float]:
-    """Overall accuracy and mean recall over the classes, in percent."""
-    right = model(prepare(split.x)).argmax(1) == split.y
-    recalls = [right[split.y == k].float().mean() for k in torch.unique(split.y)]
-    return {
-        "accuracy": 100 * float(right.float().mean()),
-        "macro_recall": 100 * float(torch.stack(recalls).mean()),
-    }
+    train = load_split("train", settings.fold)
+    recipe = Recipe("resnet18", settings.steps, settings.batch_size, settings.lr, size=settings.size)
+    done = train_classifier(
+        train, recipe, lambda s: build_augmentation(name, synth, train.classes, s), seed=seed, tick=tick
+    )
+    found: dict[str, Any] = {}
+    for side in ("val", "test"):
+        scores = score(done.model, load_split(side, settings.fold))
+        found[side] = {"accuracy": scores.accuracy, "macro_recall": scores.macro_recall}
+    return {**found, "loss": done.loss, "seconds": done.seconds}
 
 
 def validation_score(result: Mapping[str, Any]) -> float:

@@ -1,0 +1,183 @@
+"""What the protocols read: images with labels, before any split. Read once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from scenes import SENTINEL2_NM, aid_files, eurosat, eurosat_files, read_jpegs, truth
+from torch import Tensor
+from torch.nn import functional as F
+
+from ubf_augment.classification import LabelledImages
+from ubf_augment.datasets import HSIFolder
+from ubf_augment.errors import BandCountError, HSIReadError, RadiometryError, ShapeError
+from ubf_augment.spectra import resample
+
+AID_COPIES = ("industrial_205.jpg",)  # the same picture as industrial_203.jpg
+EUROSAT_OVERLAP = ("Industrial_20", "Residential_3")  # almost the same place
+
+SCENES = ("Jasper", "Samson", "MUUFL")
+COVERS = {
+    "water": ("water",), "vegetation": ("tree", "grass"), "soil": ("soil", "dirt"),
+    "built": ("road", "roof", "asphalt", "concrete"),
+}  # fmt: skip
+COMMON_NM = torch.linspace(430, 860, 48, dtype=torch.float64)
+PATCH, STRIDE, PURITY, BLOCK = 8, 4, 0.6, 24
+
+HSRS_NM = (
+    382.5, 396.9, 411.3, 425.7, 440.0, 454.4, 468.7, 483.1, 497.4, 511.8, 526.1, 540.4, 554.7, 569.0, 583.3, 597.6,
+    611.9, 626.2, 640.5, 654.8, 669.1, 683.4, 697.7, 712.0, 726.3, 740.6, 754.9, 769.1, 783.4, 797.7, 812.0, 826.3,
+    840.6, 854.9, 869.2, 883.5, 897.8, 912.1, 926.4, 940.7, 955.1, 969.4, 983.7, 998.1, 1012.4, 1026.8, 1041.1, 1055.5,
+)  # fmt: skip
+"""Band centres of HSRS-SC (Table 3 of doi:10.11834/jig.200835)."""
+HSRS_CLASSES, HSRS_SCALE = 5, 1 / 4000
+
+
+@lru_cache(maxsize=2)
+def aid_pictures(root: Path, size: int = 64) -> Mapping[str, Tensor]:
+    """All AID pictures but the known copy: class → uint8 (N, 3, size, size), in the order of the file names."""
+    return MappingProxyType(
+        {
+            name: read_jpegs([f for f in files if f.name not in AID_COPIES], (size, size))
+            for name, files in aid_files(root).items()
+        }
+    )
+
+
+@lru_cache(maxsize=2)
+def eurosat_scenes(root: Path) -> tuple[LabelledImages, tuple[int, int]]:
+    """The 120 EuroSAT scenes, and the rows of the two that overlap."""
+    x, y, nm, classes = eurosat(root)
+    names = [f.stem for files in eurosat_files(root).values() for f in files]
+    first, second = (names.index(n) for n in EUROSAT_OVERLAP)
+    return LabelledImages(x, y, classes, nm), (first, second)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Overlapping patches of one scene."""
+
+    images: LabelledImages  # (N, 48, 8, 8)
+    corners: Tensor  # (N, 2) row and column of the upper left pixel
+
+    def blocks(self) -> Tensor:
+        """Number of the block of 24×24 pixels that a patch lies in; −1 where it lies in several."""
+        first, last = self.corners // BLOCK, (self.corners + PATCH - 1) // BLOCK
+        inside = (first == last).all(1)
+        return torch.where(inside, first[:, 0] * 100 + first[:, 1], -1)
+
+
+@lru_cache(maxsize=4)
+def scene_patches(root: Path) -> tuple[Patches, ...]:
+    """Patches of the three scenes on common bands, each of the cover that makes up 0.6 of it or more."""
+    found = []
+    for name in SCENES:
+        scene = truth(name, root)
+        cover = torch.stack(
+            [
+                sum((scene.abundances[scene.materials.index(m)] for m in members if m in scene.materials),
+                    torch.zeros(scene.image.shape[1:]))
+                for members in COVERS.values()
+            ]
+        )  # fmt: skip
+        share, y = F.avg_pool2d(cover[None], PATCH, STRIDE)[0].max(0)
+        pure = share >= PURITY
+        cube = resample(scene.image, scene.wavelengths, COMMON_NM)
+        windows = cube.unfold(1, PATCH, STRIDE).unfold(2, PATCH, STRIDE).movedim(0, 2)  # (R, S, C, 8, 8)
+        images = LabelledImages(windows[pure].contiguous(), y[pure], tuple(COVERS), COMMON_NM)
+        found.append(Patches(images, pure.nonzero() * STRIDE))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def hsrs_images(root: Path, size: int) -> LabelledImages:
+    """A copy of HSRS-SC, five folders of GeoTIFFs of 48 bands, as reflectance; larger images are shrunk to ``size``.
+
+    Raises:
+        HSIReadError: if there are not five class folders.
+        BandCountError: if a file has other than 48 bands.
+        RadiometryError: if the stored values divided by 4000 are no reflectance.
+    """
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(folders) != HSRS_CLASSES:
+        raise HSIReadError(
+            f"{root} has {len(folders)} class folders ({', '.join(folders) or 'none'}), HSRS-SC has {HSRS_CLASSES}: "
+            "give the folder that holds the five, and nothing else beside them"
+        )
+    try:
+        found = read_folder(root, size, {"wavelengths": HSRS_NM, "scale": HSRS_SCALE})
+    except BandCountError as error:
+        raise BandCountError(
+            f"{error}. HSRS-SC has {len(HSRS_NM)} bands; --dataset folder takes others"
+        ) from error
+    middle = float(found.x.flatten()[:: max(1, found.x.numel() // 1_000_000)].median())
+    if not 1e-3 < middle < 2:
+        raise RadiometryError(
+            f"the images of {root} have a median of {middle:.3g} after division by {1 / HSRS_SCALE:g}, which is no "
+            "reflectance: the files must hold the original numbers (for scaled ones, use --dataset folder)"
+        )
+    return found
+
+
+def read_folder(root: Path, size: int, reading: Mapping[str, Any]) -> LabelledImages:
+    """All images of an `HSIFolder`; those larger than ``size`` are shrunk to it by averaging.
+
+    Raises:
+        ShapeError: if they are not of one size then.
+        Whatever `HSIFolder` raises.
+    """
+    data = HSIFolder(root, **reading)
+    x = [shrink(data[i]["image"], size) for i in range(len(data))]
+    for (path, _), image in zip(data.files, x, strict=True):
+        if image.shape != x[0].shape:
+            raise ShapeError(
+                f"{path} has {image.shape[1]}×{image.shape[2]} pixels, {data.files[0][0]} has "
+                f"{x[0].shape[1]}×{x[0].shape[2]}: crop the files to one size, or choose a size that all exceed"
+            )
+    return LabelledImages(torch.stack(x), torch.tensor(data.targets), data.classes, data.wavelengths)
+
+
+def shrink(image: Tensor, size: int) -> Tensor:
+    """Average (C, H, W) over areas, so that no side is longer than ``size``."""
+    height, width = image.shape[1:]
+    if max(height, width) <= size:
+        return image
+    return F.adaptive_avg_pool2d(image, (min(height, size), min(width, size)))
+
+
+class WholeEuroSAT:
+    """The 27,000 EuroSAT scenes of torchgeo with their official lists; bands ascending, as reflectance.
+
+    Args:
+        root: folder of torchgeo's copy.
+        download: fetch it if it is not there.
+
+    Raises:
+        torchgeo.datasets.DatasetNotFoundError: if it is not there.
+    """
+
+    def __init__(self, root: Path, download: bool = False) -> None:
+        from torchgeo.datasets import EuroSAT
+
+        bands = sorted(SENTINEL2_NM, key=SENTINEL2_NM.__getitem__)
+        self.wavelengths = torch.tensor([SENTINEL2_NM[b] for b in bands], dtype=torch.float64)
+        names = [b if len(b) == 3 else f"B0{b[1:]}" for b in bands]
+        self._sides: dict[str, Any] = {
+            side: EuroSAT(root, side, names, download=download) for side in ("train", "test")
+        }
+        self.classes = tuple(self._sides["train"].classes)
+
+    def labels(self, side: str) -> Tensor:
+        """Labels of the ``"train"`` or ``"test"`` list, without reading images."""
+        return torch.tensor(self._sides[side].targets)
+
+    def read(self, side: str, rows: Tensor) -> LabelledImages:
+        """Some of its images."""
+        x = torch.stack([self._sides[side][i]["image"] for i in rows.tolist()]) / 10000
+        return LabelledImages(x, self.labels(side)[rows], self.classes, self.wavelengths)

@@ -1,0 +1,357 @@
+"""Scene classification: train a network on labelled images, with any augmentation, and score it.
+
+The plain loop behind the demo, the benchmarks and the choice of an augmentation: trainings that differ in their
+augmentation alone have the same initial weights, the same order of images and the same number of optimiser steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ubf_augment.errors import LabelError, NoDataError, ShapeError
+from ubf_augment.seeding import derive_seed, seeded
+from ubf_augment.training.parts import warmup_cosine
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+_ORDER, _WEIGHTS, _AUGMENT = 1, 2, 3  # independent streams of random numbers of one seed
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of one size with one class each.
+
+    Attributes:
+        x: reflectance (N, C, H, W).
+        y: labels (N,), int64, indices into ``classes``.
+        classes: K names.
+        wavelengths: band centres (C,) in nm.
+
+    Raises:
+        ShapeError: if images, labels and wavelengths do not fit each other.
+        LabelError: if a label has no class.
+    """
+
+    x: Float[Tensor, "n c h w"]
+    y: Int64[Tensor, " n"]
+    classes: tuple[str, ...]
+    wavelengths: Float[Tensor, " c"]
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 4 or len(self.x) != len(self.y) or len(self.wavelengths) != self.x.shape[1]:
+            raise ShapeError(
+                f"images (N, C, H, W), N labels and C wavelengths expected, got {tuple(self.x.shape)}, "
+                f"{tuple(self.y.shape)}, {len(self.wavelengths)}"
+            )
+        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
+            raise LabelError(
+                f"labels run from {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, rows: Int64[Tensor, " m"] | Bool[Tensor, " n"]) -> LabelledImages:
+        """Some of the images, with all classes."""
+        return LabelledImages(self.x[rows], self.y[rows], self.classes, self.wavelengths)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained: AdamW, linear warm-up and cosine decay, for a fixed number of steps.
+
+    Attributes:
+        model: a timm name; ``alexnet`` is registered by `ubf_augment.models`.
+        steps: optimiser steps.
+        batch_size: real images per step.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        warmup: share of the steps.
+        size: images are resized to this side for the network; None leaves them.
+        label_smoothing: of the cross-entropy.
+        imbalance: ``"weights"`` weighs the loss by the inverse frequency of the class, ``"oversample"`` draws every
+            class equally often.
+        synthetic_weight: weight of synthetic images in the loss.
+        split_batch_norm: separate batch norm statistics for synthetic images; needs an augmentation that appends one
+            to every image.
+        model_options: of ``timm.create_model``.
+    """
+
+    model: str = "resnet18"
+    steps: int = 300
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    size: int | None = None
+    label_smoothing: float = 0.0
+    imbalance: Literal["none", "weights", "oversample"] = "none"
+    synthetic_weight: float = 1.0
+    split_batch_norm: bool = False
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 2 or not self.lr > 0:
+            raise ValueError(
+                f"steps ≥ 1, batch_size ≥ 2 and lr > 0 expected, got {self.steps}, {self.batch_size}, {self.lr}"
+            )
+        if self.imbalance not in ("none", "weights", "oversample"):
+            raise ValueError(f"imbalance must be none, weights or oversample, got {self.imbalance!r}")
+
+
+class Classifier(nn.Module):
+    """A network for images in reflectance: standardises each band by the training images, resizes, classifies.
+
+    Args:
+        network: logits (B, K) of images (B, C, H, W).
+        mean: of each band (C,).
+        std: of each band (C,).
+        size: side that the network sees; None leaves images as they are.
+
+    >>> net = Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.tensor([0.5]), torch.tensor([0.1]))
+    >>> net(torch.full((1, 1, 4, 4), 0.7)).item()
+    1.9999998807907104
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, size: int | None = None) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+        self.register_buffer("mean", mean[:, None, None].float())
+        self.register_buffer("std", std[:, None, None].float().clamp_min(1e-6))
+
+    @classmethod
+    def build(cls, recipe: Recipe, data: LabelledImages, seed: int) -> Self:
+        """A new network for ``data`` by the recipe; its weights depend on the seed alone."""
+        import timm
+
+        import ubf_augment.models  # noqa: F401  (registers AlexNet)
+
+        options = {"num_classes": len(data.classes), "in_chans": data.x.shape[1], **recipe.model_options}
+        with seeded(seed):
+            network = timm.create_model(recipe.model, **options)
+        if recipe.split_batch_norm:
+            from timm import layers
+
+            network = layers.convert_splitbn_model(network, 2)  # type: ignore[attr-defined, no-untyped-call]
+        spread, mean = torch.std_mean(data.x.double(), (0, 2, 3))
+        return cls(network.to(memory_format=torch.channels_last), mean, spread, recipe.size)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Logits."""
+        z = (x - self.mean) / self.std
+        if self.size is not None and tuple(z.shape[-2:]) != (self.size, self.size):
+            z = F.interpolate(z, (self.size, self.size), mode="bilinear", align_corners=False)
+        out: Tensor = self.network(z.contiguous(memory_format=torch.channels_last))
+        return out
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier reaches on a set of images.
+
+    Attributes:
+        accuracy: overall accuracy in percent.
+        macro_recall: mean of the recalls in percent.
+        recalls: of each class that occurs, in percent; None for the others.
+        nll: mean negative log-likelihood of the true classes, in nats.
+        n: number of images.
+    """
+
+    accuracy: float
+    macro_recall: float
+    recalls: tuple[float | None, ...]
+    nll: float
+    n: int
+
+
+@torch.no_grad()
+def score(model: nn.Module, data: LabelledImages, batch_size: int = 256) -> Scores:
+    """Score a classifier.
+
+    Raises:
+        NoDataError: if there are no images.
+
+    >>> data = LabelledImages(torch.zeros(4, 2, 1, 1), torch.tensor([0, 0, 0, 1]), ("a", "b"), torch.tensor([1.0, 2.0]))
+    >>> s = score(nn.Flatten(), data)  # both logits are 0, so class 0 is said
+    >>> s.accuracy, s.macro_recall, round(s.nll, 4)
+    (75.0, 50.0, 0.6931)
+    """
+    if not len(data):
+        raise NoDataError("there are no images to score a classifier on")
+    was, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.eval()
+    logits = torch.cat([model(x.to(device)).float().cpu() for x in torch.split(data.x, batch_size)])
+    model.train(was)
+    y = data.y.cpu()
+    right = logits.argmax(1) == y
+    recalls = [
+        100 * float(right[y == k].double().mean()) if bool((y == k).any()) else None
+        for k in range(len(data.classes))
+    ]
+    known = [r for r in recalls if r is not None]
+    return Scores(
+        100 * float(right.double().mean()), sum(known) / len(known), tuple(recalls), float(F.cross_entropy(logits, y)), len(y)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training.
+
+    Attributes:
+        model: the classifier, in evaluation mode.
+        loss: mean over the last tenth of the steps.
+        seconds: of the loop.
+        synthetic: share of synthetic images among those seen.
+    """
+
+    model: Classifier
+    loss: float
+    seconds: float
+    synthetic: float
+
+
+class BatchOrder:
+    """Rows of every batch: all images in random order again and again, or all classes equally often.
+
+    Args:
+        y: labels (N,).
+        batch_size: rows per batch.
+        seed: of the order.
+        oversample: draw every class equally often.
+
+    >>> order = BatchOrder(torch.tensor([0, 0, 0, 1]), 4, seed=0)
+    >>> order.next().sort().values.tolist()
+    [0, 1, 2, 3]
+    """
+
+    def __init__(self, y: Tensor, batch_size: int, seed: int, oversample: bool = False) -> None:
+        self._batch_size, self._rng = batch_size, torch.Generator().manual_seed(seed)
+        self._rows = [(y == k).nonzero()[:, 0].cpu() for k in torch.unique(y)] if oversample else []
+        self._n, self._left = len(y), torch.zeros(0, dtype=torch.int64)
+
+    def next(self) -> Int64[Tensor, " b"]:
+        """The next batch."""
+        while len(self._left) < self._batch_size:
+            self._left = torch.cat([self._left, self._epoch()])
+        rows, self._left = self._left[: self._batch_size], self._left[self._batch_size :]
+        return rows
+
+    def _epoch(self) -> Tensor:
+        if not self._rows:
+            return torch.randperm(self._n, generator=self._rng)
+        most = max(map(len, self._rows))
+        filled = [
+            torch.cat([self._shuffled(r) for _ in range(-(-most // len(r)))])[:most] for r in self._rows
+        ]
+        return self._shuffled(torch.cat(filled))
+
+    def _shuffled(self, rows: Tensor) -> Tensor:
+        return rows[torch.randperm(len(rows), generator=self._rng)]
+
+
+def train_classifier(
+    data: LabelledImages,
+    recipe: Recipe,
+    augment: Callable[[int], nn.Module] | None = None,
+    *,
+    seed: int = 0,
+    start: Mapping[str, Tensor] | None = None,
+    fabric: Fabric | None = None,
+    tick: Callable[[], object] = lambda: None,
+) -> Training:
+    """Train a classifier on labelled images.
+
+    Initial weights and the order of the real images depend on ``seed`` alone, so that trainings with different
+    augmentations are paired.
+
+    Args:
+        data: training images; they stay as they are.
+        recipe: network, steps, learning rate.
+        augment: makes a module of a seed that takes and gives ``{"image", "label"}`` (and may add ``"is_synthetic"``),
+            such as `UBFAugment` before kornia's `AugmentationSequential`. Called once; the global random state is
+            seeded for the whole training and put back after it.
+        seed: of everything.
+        start: weights to start from, by name; those of another shape (the last layer) are left out.
+        fabric: device and precision; the CPU in full precision by default.
+        tick: called after every step.
+
+    Raises:
+        NoDataError: if there are no images.
+        FloatingPointError: if the loss is no longer finite.
+    """
+    if not len(data):
+        raise NoDataError("there are no images to train a classifier on")
+    begin = time.monotonic()
+    model: Any = Classifier.build(recipe, data, derive_seed(seed, _WEIGHTS))
+    if start is not None:
+        own = model.state_dict()
+        model.load_state_dict(
+            {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}, strict=False
+        )
+    with seeded(derive_seed(seed, _AUGMENT)):
+        transform = nn.Identity() if augment is None else augment(derive_seed(seed, _AUGMENT))
+        optimizer: Any = torch.optim.AdamW(
+            model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+        device = torch.device("cpu")
+        if fabric is not None:
+            model, optimizer = fabric.setup(model, optimizer)
+            device = fabric.device
+        x, y = data.x.to(device), data.y.to(device)
+        weight = _class_weights(data) if recipe.imbalance == "weights" else None
+        order = BatchOrder(
+            data.y, recipe.batch_size, derive_seed(seed, _ORDER), recipe.imbalance == "oversample"
+        )
+        factor, losses, seen = warmup_cosine(recipe.steps, int(recipe.warmup * recipe.steps)), [], [0, 0]
+        model.train()
+        for step in range(recipe.steps):
+            rows = order.next().to(device)
+            batch = transform({"image": x[rows], "label": y[rows]})
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * factor(step)
+            loss = _loss(model(batch["image"]), batch, recipe, weight)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss) if fabric is None else fabric.backward(loss)
+            optimizer.step()
+            losses.append(loss.detach())
+            seen[0] += len(batch["image"])
+            seen[1] += int(batch["is_synthetic"].sum()) if "is_synthetic" in batch else 0
+            tick()
+    plain = model.module if fabric is not None else model
+    recent = float(torch.stack(losses[-max(1, len(losses) // 10) :]).mean())
+    if not torch.isfinite(torch.tensor(recent)):
+        raise FloatingPointError(
+            f"the loss of {recipe.model} is {recent}: lower the learning rate {recipe.lr}"
+        )
+    return Training(plain.eval(), recent, time.monotonic() - begin, seen[1] / seen[0])
+
+
+def _class_weights(data: LabelledImages) -> Tensor:
+    """Inverse frequencies, with mean one over the images."""
+    counts = torch.bincount(data.y, minlength=len(data.classes)).float().clamp_min(1)
+    return len(data) / (int((torch.bincount(data.y) > 0).sum()) * counts)
+
+
+def _loss(logits: Tensor, batch: Mapping[str, Tensor], recipe: Recipe, weight: Tensor | None) -> Tensor:
+    """Cross-entropy, synthetic images weighted."""
+    each = F.cross_entropy(
+        logits, batch["label"], None if weight is None else weight.to(logits.device),
+        reduction="none", label_smoothing=recipe.label_smoothing,
+    )  # fmt: skip
+    if recipe.synthetic_weight == 1.0 or "is_synthetic" not in batch:
+        return each.mean()
+    w = torch.where(batch["is_synthetic"].to(each.device), recipe.synthetic_weight, 1.0)
+    return (w * each).sum() / w.sum().clamp_min(1e-6)
