@@ -324,10 +324,10 @@ class ImageSource:
         """Abundances and endmembers of images; the classes' own endmembers where they exist."""
         synth, known = self.synth, d.source >= 0
         if not synth.class_endmembers or not known.any():
-            return synth.unmix(d.x), synth.spectra()
+            return synth.unmix(d.x, fast=True), synth.spectra()
         if known.all():
-            return synth.unmix(d.x, d.source), synth.spectra(d.source)
-        a, spectra = synth.unmix(d.x), synth.spectra().repeat(len(d.x), 1, 1)
+            return synth.unmix(d.x, d.source, fast=True), synth.spectra(d.source)
+        a, spectra = synth.unmix(d.x, fast=True), synth.spectra().repeat(len(d.x), 1, 1)
         at, y = known.nonzero()[:, 0].to(d.x.device), d.source[known]
         own = synth.spectra(y).expand(len(y), -1, -1)
-        return a.index_copy(0, at, synth.unmix(d.x[at], y)), spectra.index_copy(0, at, own)
+        return a.index_copy(0, at, synth.unmix(d.x[at], y, fast=True)), spectra.index_copy(0, at, own)

@@ -11,7 +11,7 @@ from ubf_augment.radiometry import check_reflectance, to_reflectance
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.base import Labels, SynthesizerParts
-from ubf_augment.unmixing import fcls
+from ubf_augment.unmixing import fcls, sunsal
 
 _RGB_PRIOR_WEIGHT = 1e-2  # pull towards equal abundances where no RGB encoder resolves the ambiguity
 
@@ -21,7 +21,12 @@ class Unmixer(SynthesizerParts):
 
     @torch.no_grad()
     def unmix(
-        self, x: Float[Tensor, "b c h w"], y: Labels | None = None, wavelengths: Wavelengths | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        y: Labels | None = None,
+        wavelengths: Wavelengths | None = None,
+        *,
+        fast: bool = False,
     ) -> Float[Tensor, "b p h w"]:
         """Abundances of hyperspectral images, by the HSI encoder if it was trained for E, else by `fcls`.
 
@@ -29,6 +34,7 @@ class Unmixer(SynthesizerParts):
             x: reflectance (B, C, H, W).
             y: classes; images of a class with its own endmembers are unmixed with those.
             wavelengths: band centres of x in nm, if they differ from the synthesizer's: x is resampled.
+            fast: take `unmixing.sunsal` for all, which is meant for training steps: the quickest.
 
         Raises:
             ShapeError: if x is not a batch of images.
@@ -55,10 +61,11 @@ class Unmixer(SynthesizerParts):
         out = x.new_empty(len(x), self.num_endmembers, *x.shape[2:])
         for s in sorted(set(slot.tolist())):
             rows = slot == s
-            if s < 0 and self._own_encoder and self.unmixing is not None:
+            if s < 0 and self._own_encoder and self.unmixing is not None and not fast:
                 out[rows] = self.unmixing.unmix(x[rows])
             else:
-                out[rows] = fcls(x[rows], self._spectra if s < 0 else self._class_spectra[s])
+                solve = sunsal if fast else fcls
+                out[rows] = solve(x[rows], self._spectra if s < 0 else self._class_spectra[s])
         return out
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """Unmixing: images to abundances and endmembers, by exact least squares and by networks that share one decoder."""
 
+from ubf_augment.unmixing.admm import sunsal
 from ubf_augment.unmixing.gamut import gamut_report, reproduction, scale_materials
 from ubf_augment.unmixing.initialise import refine, vca, with_shade
 from ubf_augment.unmixing.model import UnmixingModel
@@ -15,6 +16,7 @@ __all__ = [
     "refine",
     "reproduction",
     "scale_materials",
+    "sunsal",
     "vca",
     "with_shade",
 ]
