@@ -27,7 +27,7 @@ from ubf_augment.synthesis.pipeline import (
     quantise,
 )
 from ubf_augment.training import make_fabric
-from ubf_augment.unmixing import UnmixingModel
+from ubf_augment.unmixing import UnmixingModel, fcls, fcls_rgb
 
 SMALL: dict[str, Any] = {
     "num_endmembers": 4,
@@ -271,3 +271,29 @@ def test_bad_input() -> None:
 def test_shade_needs_a_material_beside_it(count: int) -> None:
     with pytest.raises(ValueError, match="at least 2"):
         FitSettings(num_endmembers=count)
+
+
+def test_fit_without_training_encoders_is_exact_least_squares(tmp_path: Path) -> None:
+    settings = FitSettings(**(SMALL | {"unmixing_steps": 0, "generator": "gmm", "generator_config": {}}))
+    kinds = ["a", "b"]
+    synth = HSISynthesizer.fit(
+        [hsi(16, seed) for seed in range(6)], None, settings, hsi_labels=[kinds[i % 2] for i in range(6)], progress=False
+    )  # fmt: skip
+    assert synth.unmixing is None
+    assert synth.classes == ("a", "b")
+    x = hsi(16, 9).image[None]
+    torch.testing.assert_close(synth.unmix(x), fcls(x, synth.endmembers))
+    torch.testing.assert_close(
+        synth.unmix_rgb_reflectance(x[:, [3, 2, 1]]), fcls_rgb(x[:, [3, 2, 1]], synth.rgb_endmembers)
+    )
+    back = HSISynthesizer.from_pretrained(synth.save_pretrained(tmp_path / "bundle"))
+    torch.testing.assert_close(back.sample(["a", "b"], seed=1), synth.sample(["a", "b"], seed=1))
+
+
+def test_residuals_are_those_of_the_path_that_the_generator_learned() -> None:
+    scenes, model = scenes_and_model()
+    x = scenes[0].image[None]
+    for pictures_too, a in ((False, model.unmix(x)), (True, model.unmix_rgb(x[:, list(model.rgb_index)]))):
+        left = (x - mix(a, model.endmembers))[0].mean((1, 2))
+        found = residual_model(model, scenes, rank=2, pictures=pictures_too)
+        torch.testing.assert_close(found.mean.float(), left, atol=1e-5, rtol=1e-3)

@@ -177,33 +177,36 @@ class Scores:
 
 
 @torch.no_grad()
-def score(model: nn.Module, data: LabelledImages, batch_size: int = 256) -> Scores:
-    """Score a classifier.
+def predict(model: nn.Module, x: Float[Tensor, "n c h w"], batch_size: int = 256) -> Float[Tensor, "n k"]:
+    """Logits of images, on the CPU, with the model in evaluation mode.
 
     Raises:
         NoDataError: if there are no images.
+    """
+    if not len(x):
+        raise NoDataError("there are no images to classify")
+    was, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.eval()
+    logits = torch.cat([model(part.to(device)).float().cpu() for part in torch.split(x, batch_size)])
+    model.train(was)
+    return logits
 
-    >>> data = LabelledImages(torch.zeros(4, 2, 1, 1), torch.tensor([0, 0, 0, 1]), ("a", "b"), torch.tensor([1.0, 2.0]))
-    >>> s = score(nn.Flatten(), data)  # both logits are 0, so class 0 is said
+
+def score(logits: Float[Tensor, "n k"], y: Int64[Tensor, " n"]) -> Scores:
+    """Score predictions.
+
+    >>> s = score(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))  # both logits are 0, so class 0 is said
     >>> s.accuracy, s.macro_recall, round(s.nll, 4)
     (75.0, 50.0, 0.6931)
     """
-    if not len(data):
-        raise NoDataError("there are no images to score a classifier on")
-    was, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
-    logits = torch.cat([model(x.to(device)).float().cpu() for x in torch.split(data.x, batch_size)])
-    model.train(was)
-    y = data.y.cpu()
     right = logits.argmax(1) == y
     recalls = [
         100 * float(right[y == k].double().mean()) if bool((y == k).any()) else None
-        for k in range(len(data.classes))
+        for k in range(logits.shape[1])
     ]
     known = [r for r in recalls if r is not None]
-    return Scores(
-        100 * float(right.double().mean()), sum(known) / len(known), tuple(recalls), float(F.cross_entropy(logits, y)), len(y)
-    )  # fmt: skip
+    nll = float(F.cross_entropy(logits, y))
+    return Scores(100 * float(right.double().mean()), sum(known) / len(known), tuple(recalls), nll, len(y))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ubf_augment.augment import UBFAugment
-from ubf_augment.classification import LabelledImages, Recipe, score, train_classifier
+from ubf_augment.classification import LabelledImages, Recipe, predict, score, train_classifier
 from ubf_augment.datasets import IndianPines
 from ubf_augment.synthesis import HSISynthesizer
 
@@ -133,7 +133,8 @@ def train_once(
     )
     found: dict[str, Any] = {}
     for side in ("val", "test"):
-        scores = score(done.model, load_split(side, settings.fold))
+        data = load_split(side, settings.fold)
+        scores = score(predict(done.model, data.x), data.y)
         found[side] = {"accuracy": scores.accuracy, "macro_recall": scores.macro_recall}
     return {**found, "loss": done.loss, "seconds": done.seconds}
 

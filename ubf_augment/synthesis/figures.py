@@ -11,24 +11,32 @@ from ubf_augment.metrics import rmse, sad
 from ubf_augment.mixing import ResidualModel, mix
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.synthesis.pictures import PictureSet, Scene
-from ubf_augment.unmixing import UnmixingModel, fcls, gamut_report, reproduction
+from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, gamut_report, reproduction
 
 
 @torch.no_grad()
-def residual_model(unmixing: UnmixingModel, scenes: Sequence[Scene], rank: int = 8) -> ResidualModel:
-    """Residuals of the HSIs under their RGB abundances: what images mixed from pictures' abundances lack."""
+def residual_model(
+    unmixing: UnmixingModel | LeastSquares, scenes: Sequence[Scene], rank: int = 8, *, pictures: bool = True
+) -> ResidualModel:
+    """Residuals of the HSIs: what images mixed from abundances lack, as the generator learned them.
+
+    Under the HSIs' RGB abundances where there are ``pictures``, else under those of all bands.
+    """
     parts = []
     for scene in scenes:
         side = min(64, *scene.image.shape[1:])
         for window in scene.windows(side, side):
-            a = unmixing.unmix_rgb(window[None, list(unmixing.rgb_index)])
+            x = window[None]
+            a = unmixing.unmix_rgb(x[:, list(unmixing.rgb_index)]) if pictures else unmixing.unmix(x)
             parts.append((window - mix(a, unmixing.endmembers)[0]).cpu())
     return ResidualModel.estimate(parts, min(rank, len(unmixing.wavelengths)))
 
 
 @torch.no_grad()
-def reconstruction(unmixing: UnmixingModel, scenes: Sequence[Scene]) -> dict[str, dict[str, float]]:
-    """RMSE and mean spectral angle (degrees) of the HSIs: by the HSI encoder, by the RGB encoder, by `fcls`.
+def reconstruction(
+    unmixing: UnmixingModel | LeastSquares, scenes: Sequence[Scene]
+) -> dict[str, dict[str, float]]:
+    """RMSE and mean spectral angle (degrees) of the HSIs: by `unmix`, by `unmix_rgb`, by `fcls`.
 
     These are figures on the training images; valid pixels only.
     """
@@ -48,7 +56,7 @@ def reconstruction(unmixing: UnmixingModel, scenes: Sequence[Scene]) -> dict[str
 
 @torch.no_grad()
 def gamut_table(
-    unmixing: UnmixingModel,
+    unmixing: UnmixingModel | LeastSquares,
     pictures: PictureSet,
     scale: float,
     gamma: float = 1.0,

@@ -32,6 +32,7 @@ from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
 from ubf_augment.training import History, make_fabric
 from ubf_augment.unmixing import (
+    LeastSquares,
     UnmixingModel,
     fcls,
     refine,
@@ -60,7 +61,7 @@ class FitSettings:
         restarts: seeds of VCA that are tried; the one that reconstructs the HSIs best is kept.
         refine_iterations: alternations that refine them, see `unmixing.refine`.
         pull: weight that keeps the endmember simplex small, see `unmixing.refine`.
-        unmixing_steps: steps of the encoders.
+        unmixing_steps: steps of the encoders; 0 for none: exact least squares unmixes, and E is not refined further.
         unmixing_config: further arguments of `UnmixingModel`.
         unmixing_options: further arguments of `UnmixingModel.fit`.
         conditional_rgb: the RGB encoder takes the scene class.
@@ -166,8 +167,8 @@ def run(
     return cls(
         unmixing.endmembers,
         generator,
-        unmixing=unmixing,
-        residual=residual_model(unmixing, scenes, settings.residual_rank),
+        unmixing=unmixing if isinstance(unmixing, UnmixingModel) else None,
+        residual=residual_model(unmixing, scenes, settings.residual_rank, pictures=len(pictures) > 0),
         classes=classes,
         rgb_scale=scale,
         rgb_gamma=settings.rgb_gamma,
@@ -240,8 +241,10 @@ def fit_unmixing(
     workdir: Path | None = None,
     fabric: Fabric | None = None,
     progress: bool = True,
-) -> tuple[UnmixingModel, History]:
+) -> tuple[UnmixingModel | LeastSquares, History]:
     """Train both encoders, and the endmembers with them."""
+    if settings.unmixing_steps == 0:
+        return LeastSquares(first), History()
     with seeded(settings.seed):
         config: dict[str, Any] = {"num_classes": len(classes) if settings.conditional_rgb else None}
         model = UnmixingModel(first, **(config | dict(settings.unmixing_config)))
@@ -283,7 +286,7 @@ def quantise(a: Float[Tensor, "b p h w"]) -> UInt8[Tensor, "b p h w"]:
 
 @torch.no_grad()
 def make_maps(
-    unmixing: UnmixingModel,
+    unmixing: UnmixingModel | LeastSquares,
     scenes: Sequence[Scene],
     pictures: PictureSet,
     scale: float,
@@ -314,7 +317,7 @@ def make_maps(
                 f"{path} was made from other data or settings: delete it, or use another work directory"
             )
         return torch.from_numpy(stored["maps"]), torch.from_numpy(stored["labels"])
-    device = next(unmixing.parameters()).device
+    device = unmixing.spectra.device
     maps, labels = [], [pictures.labels]
     for start in range(0, len(pictures), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -337,20 +340,20 @@ def make_maps(
     return out
 
 
-def _scene_maps(unmixing: UnmixingModel, scene: Scene, size: tuple[int, int]) -> Tensor:
+def _scene_maps(unmixing: UnmixingModel | LeastSquares, scene: Scene, size: tuple[int, int]) -> Tensor:
     """Half-overlapping windows of an HSI, unmixed; none if it is smaller than a map."""
     side = max(size)
     windows = scene.windows(side, max(1, side // 2))
     if not len(windows):
         return torch.zeros(0, unmixing.endmembers.num_endmembers, *size, dtype=torch.uint8)
-    device = next(unmixing.parameters()).device
+    device = unmixing.spectra.device
     starts = range(0, len(windows), _CHUNK)
     maps = [quantise(unmixing.unmix(windows[i : i + _CHUNK].to(device))).cpu() for i in starts]
     return torch.cat(maps)[..., : size[0], : size[1]]
 
 
 def _fingerprint(
-    unmixing: UnmixingModel,
+    unmixing: UnmixingModel | LeastSquares,
     scenes: Sequence[Scene],
     pictures: PictureSet,
     scale: float,

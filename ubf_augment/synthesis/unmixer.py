@@ -11,9 +11,7 @@ from ubf_augment.radiometry import check_reflectance, to_reflectance
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.base import Labels, SynthesizerParts
-from ubf_augment.unmixing import fcls, sunsal
-
-_RGB_PRIOR_WEIGHT = 1e-2  # pull towards equal abundances where no RGB encoder resolves the ambiguity
+from ubf_augment.unmixing import fcls, fcls_rgb, sunsal
 
 
 class Unmixer(SynthesizerParts):
@@ -107,13 +105,12 @@ class Unmixer(SynthesizerParts):
     ) -> Float[Tensor, "b p h w"]:
         """Abundances from reflectance at red, green and blue: `unmix_rgb` without the display curve.
 
-        The RGB encoder gives them; without one, `fcls` on red, green and blue with a weak pull towards equal
-        abundances.
+        The RGB encoder gives them; without one, `unmixing.fcls_rgb`.
         """
         if not len(r):
             return r.new_empty(0, self.num_endmembers, *r.shape[2:])
         if self.unmixing is None:
-            return fcls(r, self.rgb_endmembers, prior_weight=_RGB_PRIOR_WEIGHT)
+            return fcls_rgb(r, self.rgb_endmembers)
         conditional = self.unmixing.config.get("num_classes") is not None
         return self.unmixing.unmix_rgb(r, y if conditional else None, generator)
 

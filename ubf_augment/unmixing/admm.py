@@ -56,7 +56,10 @@ def sunsal(
     ones = inverse.sum(1)
     keep_sum = inverse - ones[:, None] * ones / ones.sum()  # changes of a that leave its sum as it is
     pull = (keep_sum * (_PENALTY * scale)).float()
-    base = torch.matmul((keep_sum @ e).float(), x.reshape(b, c, h * w).float()) + (ones / ones.sum()).float()[:, None]
+    base = (
+        torch.matmul((keep_sum @ e).float(), x.reshape(b, c, h * w).float())
+        + (ones / ones.sum()).float()[:, None]
+    )
     copy = base.clamp_min(0)
     dual = base - copy
     for _ in range(iterations):
