@@ -1,8 +1,8 @@
-"""What the protocols read: images with labels, before any split. Read once and kept."""
+"""What the protocols read, images with labels before any split, kept once read; and how rows of a class are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from ubf_augment.classification import LabelledImages
 from ubf_augment.datasets import HSIFolder
-from ubf_augment.errors import BandCountError, HSIReadError, RadiometryError, ShapeError
+from ubf_augment.errors import BandCountError, HSIReadError, LabelError, RadiometryError, ShapeError
+from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import resample
 
+PerClass = int | Sequence[int] | None
 AID_COPIES = ("industrial_205.jpg",)  # the same picture as industrial_203.jpg
 EUROSAT_OVERLAP = ("Industrial_20", "Residential_3")  # almost the same place
 
@@ -93,6 +95,21 @@ def scene_patches(root: Path) -> tuple[Patches, ...]:
         images = LabelledImages(windows[pure].contiguous(), y[pure], tuple(COVERS), COMMON_NM)
         found.append(Patches(images, pure.nonzero() * STRIDE))
     return tuple(found)
+
+
+def scene_groups(scenes: Sequence[Patches]) -> Tensor:
+    """Groups of the patches of the training scenes, for an inner split.
+
+    What is chosen should carry over to another scene, so that one is left out where another has all covers: that one is
+    group 0, the others 1. Otherwise every block of 24×24 pixels is a group, and patches that reach into several are −1.
+    (Samson and MUUFL repeat some pixels next to themselves, so blocks that touch may still hold equal spectra.)
+    """
+    covers = [set(s.images.y.tolist()) for s in scenes]
+    complete = [i for i, found in enumerate(covers) if found == set().union(*covers)]
+    if complete:
+        return torch.cat([torch.full_like(s.images.y, int(i != complete[0])) for i, s in enumerate(scenes)])
+    numbers = [s.blocks() for s in scenes]
+    return torch.cat([torch.where(n < 0, n, n + 10_000 * i) for i, n in enumerate(numbers)])
 
 
 @lru_cache(maxsize=1)
@@ -179,5 +196,42 @@ class WholeEuroSAT:
 
     def read(self, side: str, rows: Tensor) -> LabelledImages:
         """Some of its images."""
-        x = torch.stack([self._sides[side][i]["image"] for i in rows.tolist()]) / 10000
+        x = torch.stack([self._sides[side][i]["image"] for i in rows.tolist()]).div_(10000)
         return LabelledImages(x, self.labels(side)[rows], self.classes, self.wavelengths)
+
+
+def shuffled(y: Tensor, classes: int, seed: int) -> list[Tensor]:
+    """The rows of each class in random order."""
+    rows = [(y == k).nonzero()[:, 0] for k in range(classes)]
+    return [
+        r[torch.randperm(len(r), generator=torch.Generator().manual_seed(derive_seed(seed, k)))]
+        for k, r in enumerate(rows)
+    ]
+
+
+def first(rows: Sequence[Tensor], per_class: PerClass, classes: Sequence[str]) -> Tensor:
+    """The first rows of each class: all, one number of each, or several numbers in turn."""
+    if per_class is None:
+        return torch.cat(list(rows))
+    counts = (per_class,) if isinstance(per_class, int) else tuple(per_class)
+    if not counts or min(counts) < 1:
+        raise ValueError(f"per_class must be one or several positive numbers, got {per_class}")
+    taken = []
+    for k, r in enumerate(rows):
+        if len(r) < (count := counts[k % len(counts)]):
+            raise LabelError(f"class {classes[k]} has {len(r)} training images, per_class asks for {count}")
+        taken.append(r[:count])
+    return torch.cat(taken)
+
+
+def portions(counts: Tensor, total: int) -> list[int]:
+    """``total`` shared out in proportion to ``counts``, by largest remainders; 1 to n − 1 of each class."""
+    if int(counts.min()) < 2:
+        raise LabelError(f"every class needs two images or more, one has {int(counts.min())}")
+    exact = total * counts.double() / counts.sum()
+    found = exact.floor().clamp_min(1).minimum(counts - 1.0)
+    while (step := total - int(found.sum())) != 0:
+        room = found < counts - 1 if step > 0 else found > 1
+        gap = (exact - found) * (1 if step > 0 else -1)
+        found[gap.where(room, -torch.inf).argmax()] += 1 if step > 0 else -1
+    return [int(n) for n in found]

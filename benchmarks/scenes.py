@@ -56,7 +56,7 @@ def truth(name: str, data: Path) -> Scene:
     a = torch.from_numpy(stored["label" if name == "MUUFL" else "A"].astype(np.float32))
     height, width = hsi.image.shape[1:]
     a = a.movedim(-1, 0) if name == "MUUFL" else a.view(len(a), width, height).transpose(1, 2)  # column-major
-    spectra, _ = sort_bands(torch.from_numpy(stored["M"].T.astype(np.float32)), nm, dim=1)
+    spectra, _ = sort_bands(torch.from_numpy(stored["M"].T.astype(np.float32)), nm.tolist(), dim=1)
     return Scene(hsi.image, hsi.wavelengths, a.contiguous(), spectra, materials)
 
 

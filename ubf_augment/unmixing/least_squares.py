@@ -31,6 +31,7 @@ class LeastSquares(nn.Module):
     Args:
         endmembers: E (P, C).
 
+    >>> import torch
     >>> E = Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), [490, 560, 665], ("soil", "shade"))
     >>> [round(v, 4) for v in LeastSquares(E).unmix(torch.tensor([0.05, 0.1, 0.2]).view(1, 3, 1, 1)).flatten().tolist()]
     [0.5, 0.5]

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ubf_augment.errors import LabelError, NoDataError, ShapeError
+from ubf_augment.classification.images import LabelledImages
+from ubf_augment.errors import NoDataError
 from ubf_augment.seeding import derive_seed, seeded
 from ubf_augment.training.parts import warmup_cosine
 
@@ -24,45 +25,6 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 _ORDER, _WEIGHTS, _AUGMENT = 1, 2, 3  # independent streams of random numbers of one seed
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images of one size with one class each.
-
-    Attributes:
-        x: reflectance (N, C, H, W).
-        y: labels (N,), int64, indices into ``classes``.
-        classes: K names.
-        wavelengths: band centres (C,) in nm.
-
-    Raises:
-        ShapeError: if images, labels and wavelengths do not fit each other.
-        LabelError: if a label has no class.
-    """
-
-    x: Float[Tensor, "n c h w"]
-    y: Int64[Tensor, " n"]
-    classes: tuple[str, ...]
-    wavelengths: Float[Tensor, " c"]
-
-    def __post_init__(self) -> None:
-        if self.x.ndim != 4 or len(self.x) != len(self.y) or len(self.wavelengths) != self.x.shape[1]:
-            raise ShapeError(
-                f"images (N, C, H, W), N labels and C wavelengths expected, got {tuple(self.x.shape)}, "
-                f"{tuple(self.y.shape)}, {len(self.wavelengths)}"
-            )
-        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
-            raise LabelError(
-                f"labels run from {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes"
-            )
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def subset(self, rows: Int64[Tensor, " m"] | Bool[Tensor, " n"]) -> LabelledImages:
-        """Some of the images, with all classes."""
-        return LabelledImages(self.x[rows], self.y[rows], self.classes, self.wavelengths)
 
 
 @dataclass(frozen=True)
@@ -155,58 +117,6 @@ class Classifier(nn.Module):
             z = F.interpolate(z, (self.size, self.size), mode="bilinear", align_corners=False)
         out: Tensor = self.network(z.contiguous(memory_format=torch.channels_last))
         return out
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a classifier reaches on a set of images.
-
-    Attributes:
-        accuracy: overall accuracy in percent.
-        macro_recall: mean of the recalls in percent.
-        recalls: of each class that occurs, in percent; None for the others.
-        nll: mean negative log-likelihood of the true classes, in nats.
-        n: number of images.
-    """
-
-    accuracy: float
-    macro_recall: float
-    recalls: tuple[float | None, ...]
-    nll: float
-    n: int
-
-
-@torch.no_grad()
-def predict(model: nn.Module, x: Float[Tensor, "n c h w"], batch_size: int = 256) -> Float[Tensor, "n k"]:
-    """Logits of images, on the CPU, with the model in evaluation mode.
-
-    Raises:
-        NoDataError: if there are no images.
-    """
-    if not len(x):
-        raise NoDataError("there are no images to classify")
-    was, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
-    logits = torch.cat([model(part.to(device)).float().cpu() for part in torch.split(x, batch_size)])
-    model.train(was)
-    return logits
-
-
-def score(logits: Float[Tensor, "n k"], y: Int64[Tensor, " n"]) -> Scores:
-    """Score predictions.
-
-    >>> s = score(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))  # both logits are 0, so class 0 is said
-    >>> s.accuracy, s.macro_recall, round(s.nll, 4)
-    (75.0, 50.0, 0.6931)
-    """
-    right = logits.argmax(1) == y
-    recalls = [
-        100 * float(right[y == k].double().mean()) if bool((y == k).any()) else None
-        for k in range(logits.shape[1])
-    ]
-    known = [r for r in recalls if r is not None]
-    nll = float(F.cross_entropy(logits, y))
-    return Scores(100 * float(right.double().mean()), sum(known) / len(known), tuple(recalls), nll, len(y))
 
 
 @dataclass(frozen=True)

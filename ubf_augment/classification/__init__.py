@@ -1,0 +1,30 @@
+"""Scene classification: train a network on labelled images with any augmentation, score it, choose the augmentation."""
+
+from ubf_augment.classification.choice import Choice, Factory, choose, decide
+from ubf_augment.classification.images import LabelledImages, inner_split, read_images
+from ubf_augment.classification.scores import Scores, predict, score
+from ubf_augment.classification.training import (
+    BatchOrder,
+    Classifier,
+    Recipe,
+    Training,
+    train_classifier,
+)
+
+__all__ = [
+    "BatchOrder",
+    "Choice",
+    "Classifier",
+    "Factory",
+    "LabelledImages",
+    "Recipe",
+    "Scores",
+    "Training",
+    "choose",
+    "decide",
+    "inner_split",
+    "predict",
+    "read_images",
+    "score",
+    "train_classifier",
+]
