@@ -92,6 +92,7 @@ class Protocol:
         shared: n_test / n_train, mean over the splits, for the interval of Nadeau and Bengio
             (doi:10.1023/A:1024068626366).
         simulated: whether the images were made, not measured.
+        fixed_test: whether all splits have the same test side; what is tuned on one training side may then serve all.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Protocol:
     radiometry: tuple[float, float]
     shared: float
     simulated: bool = False
+    fixed_test: bool = False
 
 
 def open_protocol(
@@ -213,7 +215,18 @@ def _open_aid_few(root: Path, size: int = 64, per_class: PerClass = 20) -> Proto
         f"AID at 64×64, {len(classes)} classes, as blue, green and red reflectance; {len(few)} training scenes by seed, "
         f"the same {WHOLE * len(classes)} test scenes."
     )
-    return Protocol("aid-few", text, SEEDS, size, load, None, {}, AIRBORNE, WHOLE * len(classes) / len(few))
+    return Protocol(
+        "aid-few",
+        text,
+        SEEDS,
+        size,
+        load,
+        None,
+        {},
+        AIRBORNE,
+        WHOLE * len(classes) / len(few),
+        fixed_test=True,
+    )
 
 
 def _open_cross_sensor(root: Path, size: int = 64) -> Protocol:
@@ -261,7 +274,7 @@ def _open_hsrs_sc(root: Path, size: int = 64, train: int = 761) -> Protocol:
     text = f"HSRS-SC, {len(data)} scenes, 48 bands, 5 classes; one fixed list of {train} training scenes, the rest tests."
     return Protocol(
         "hsrs-sc", text, REPEATS, size, lambda seed: _parted(data, chosen, rest), None, {}, AIRBORNE,
-        len(rest) / len(chosen),
+        len(rest) / len(chosen), fixed_test=True,
     )  # fmt: skip
 
 
@@ -281,7 +294,7 @@ def _open_eurosat(root: Path, size: int = 64, per_class: PerClass = None, downlo
     count = len(rows(0))
     text = f"EuroSAT, 13 bands, 10 classes; {count} scenes of the official training list, {len(every)} test scenes."
     return Protocol(
-        "eurosat", text, REPEATS, size, load, None, EUROSAT_TO_AID, SATELLITE, len(every) / count
+        "eurosat", text, REPEATS, size, load, None, EUROSAT_TO_AID, SATELLITE, len(every) / count, fixed_test=True
     )  # fmt: skip
 
 

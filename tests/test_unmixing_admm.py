@@ -52,6 +52,12 @@ def test_two_endmembers_in_closed_form() -> None:
     assert float(a[1, 1]) == 0.0
 
 
+def test_the_prior_is_that_of_the_exact_solver() -> None:
+    x, e = made(5, 3, 4)  # fewer bands than endmembers: the prior makes the solution unique
+    exact = fcls(x, e, prior_weight=1e-2)
+    assert torch.allclose(sunsal(x, e, prior_weight=1e-2, iterations=400), exact, atol=2e-3)
+
+
 def test_more_iterations_come_nearer() -> None:
     x, e = made(8, 20, 1)
     exact = fcls(x, e)
@@ -62,7 +68,7 @@ def test_more_iterations_come_nearer() -> None:
 
 def test_bad_input_is_refused() -> None:
     x, e = made(3, 5, 0)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="iterations ≥ 1"):
         sunsal(x, e, iterations=0)
     with pytest.raises(BandCountError):
         sunsal(x[:, :4], e)

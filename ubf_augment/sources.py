@@ -120,7 +120,7 @@ class AbundanceBank(PictureBank):
         fixed = torch.Generator().manual_seed(0)  # a probabilistic encoder draws once, the same everywhere
         for chunk in chunks:
             y = None if source < 0 else torch.full((len(chunk),), source)
-            a = synth.unmix_rgb(chunk.to(synth.device), y, generator=fixed)
+            a = synth.unmix_rgb(chunk.to(synth.device), y, generator=fixed, fast=True)
             yield (a * 255).round().to("cpu", torch.uint8)
 
     def _read(self, kept: Tensor) -> Tensor:

@@ -197,7 +197,8 @@ def train_classifier(
             such as `UBFAugment` before kornia's `AugmentationSequential`. Called once; the global random state is
             seeded for the whole training and put back after it.
         seed: of everything.
-        start: weights to start from, by name; those of another shape (the last layer) are left out.
+        start: weights of a network of the same kind to start from (``model.network.state_dict()``); those of another
+            shape, such as the last layer, are left out.
         fabric: device and precision; the CPU in full precision by default.
         tick: called after every step.
 
@@ -210,10 +211,9 @@ def train_classifier(
     begin = time.monotonic()
     model: Any = Classifier.build(recipe, data, derive_seed(seed, _WEIGHTS))
     if start is not None:
-        own = model.state_dict()
-        model.load_state_dict(
-            {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}, strict=False
-        )
+        own = model.network.state_dict()
+        fits = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+        model.network.load_state_dict(fits, strict=False)
     with seeded(derive_seed(seed, _AUGMENT)):
         transform = nn.Identity() if augment is None else augment(derive_seed(seed, _AUGMENT))
         optimizer: Any = torch.optim.AdamW(

@@ -138,6 +138,33 @@ class HSISynthesizer(Unmixer):
             len(x), x.shape[2], x.shape[3], _stream(seed, generator, len(x), _RESIDUAL)
         ).to(x.dtype)
 
+    def lift(
+        self,
+        rgb: Shaped[Tensor, "b 3 h w"],
+        y: Labels | None = None,
+        *,
+        residual: bool = True,
+        seed: int | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """Displayed RGB pictures as images of this sensor: x = mix(unmix_rgb(rgb), E) + ε.
+
+        With labelled pictures of any kind this gives as many labelled images as there are pictures: to pretrain a network on
+        before it sees the few real ones. Bands far from the visible are guessed from colours (see the README's limits).
+
+        Args:
+            rgb: as for `unmix_rgb`.
+            y: classes of the synthesizer, if the pictures show them.
+            residual: add ε, if there is a residual model.
+            seed: of ε.
+
+        Returns:
+            Reflectance (B, C, H, W) on `device`.
+
+        Raises:
+            As `unmix_rgb` and `mix`.
+        """
+        return self.mix(self.unmix_rgb(rgb, y, fast=True), y, residual=residual, seed=seed)
+
     # ---- fitting, adapting, storing
 
     @classmethod

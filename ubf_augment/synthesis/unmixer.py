@@ -68,7 +68,12 @@ class Unmixer(SynthesizerParts):
 
     @torch.no_grad()
     def unmix_rgb(
-        self, rgb: Shaped[Tensor, "b 3 h w"], y: Labels | None = None, *, generator: Generators = None
+        self,
+        rgb: Shaped[Tensor, "b 3 h w"],
+        y: Labels | None = None,
+        *,
+        generator: Generators = None,
+        fast: bool = False,
     ) -> Float[Tensor, "b p h w"]:
         """Abundances of displayed RGB pictures.
 
@@ -77,6 +82,7 @@ class Unmixer(SynthesizerParts):
                 rgb_scale · v^rgb_gamma.
             y: classes, for a class-conditional RGB encoder.
             generator: draw from the distribution that a probabilistic encoder predicts, instead of its mean.
+            fast: without an RGB encoder, take `unmixing.sunsal`: the quickest for many pictures.
 
         Raises:
             ShapeError, NoDataError, RadiometryError: for pictures that do not fit.
@@ -91,7 +97,7 @@ class Unmixer(SynthesizerParts):
             raise NoDataError(f"{bad} pixels of the pictures are NaN or infinite: fill or crop them")
         index = None if y is None else self._paired(y, rgb)
         reflectance = to_reflectance(rgb.to(self.device), self.rgb_scale, self.rgb_gamma)
-        return self.unmix_rgb_reflectance(reflectance, index, generator)
+        return self.unmix_rgb_reflectance(reflectance, index, generator, fast=fast)
 
     def _paired(self, y: Labels, x: Tensor) -> Tensor:
         index = self.labels(y)
@@ -101,7 +107,12 @@ class Unmixer(SynthesizerParts):
 
     @torch.no_grad()
     def unmix_rgb_reflectance(
-        self, r: Float[Tensor, "b 3 h w"], y: Int64[Tensor, " b"] | None = None, generator: Generators = None
+        self,
+        r: Float[Tensor, "b 3 h w"],
+        y: Int64[Tensor, " b"] | None = None,
+        generator: Generators = None,
+        *,
+        fast: bool = False,
     ) -> Float[Tensor, "b p h w"]:
         """Abundances from reflectance at red, green and blue: `unmix_rgb` without the display curve.
 
@@ -110,7 +121,7 @@ class Unmixer(SynthesizerParts):
         if not len(r):
             return r.new_empty(0, self.num_endmembers, *r.shape[2:])
         if self.unmixing is None:
-            return fcls_rgb(r, self.rgb_endmembers)
+            return fcls_rgb(r, self.rgb_endmembers, fast=fast)
         conditional = self.unmixing.config.get("num_classes") is not None
         return self.unmixing.unmix_rgb(r, y if conditional else None, generator)
 

@@ -15,7 +15,11 @@ _PENALTY, _RELAXATION = 0.1, 1.6
 
 @torch.no_grad()
 def sunsal(
-    x: Float[Tensor, "b c h w"], E: Endmembers | Float[Tensor, "p c"], *, iterations: int = 20
+    x: Float[Tensor, "b c h w"],
+    E: Endmembers | Float[Tensor, "p c"],
+    *,
+    prior_weight: float = 0.0,
+    iterations: int = 20,
 ) -> Float[Tensor, "b p h w"]:
     """Approximate the abundances of `fcls` by a fixed number of ADMM iterations in single precision.
 
@@ -27,6 +31,7 @@ def sunsal(
     Args:
         x: reflectance (B, C, H, W).
         E: endmembers (P, C) on the same bands.
+        prior_weight: λ of `fcls`, the pull towards equal abundances.
         iterations: ≥ 1.
 
     Returns:
@@ -34,7 +39,7 @@ def sunsal(
 
     Raises:
         ShapeError, BandCountError, NoDataError: as `fcls`.
-        ValueError: if there is no iteration.
+        ValueError: if there is no iteration, or ``prior_weight`` is negative.
 
     Source: Bioucas-Dias and Figueiredo 2010, doi:10.1109/WHISPERS.2010.5594963.
 
@@ -43,8 +48,8 @@ def sunsal(
     >>> [round(v, 4) for v in sunsal(x, E).flatten().tolist()]
     [0.3, 0.7]
     """
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    if iterations < 1 or not prior_weight >= 0:
+        raise ValueError(f"iterations ≥ 1 and prior_weight ≥ 0 expected, got {iterations} and {prior_weight}")
     spectra = (E.spectra if isinstance(E, Endmembers) else E).to(x.device)
     check_image(x, spectra.shape[1])
     b, c, h, w = x.shape
@@ -52,7 +57,8 @@ def sunsal(
     gram = e @ e.T
     scale = gram.diagonal().mean().clamp_min(1e-12)
     eye = torch.eye(len(e), dtype=e.dtype, device=e.device)
-    inverse = torch.linalg.inv(gram + (1e-6 + _PENALTY) * scale * eye)
+    # Under the sum constraint a pull towards equal abundances is a pull towards zero.
+    inverse = torch.linalg.inv(gram + (max(prior_weight, 1e-6) + _PENALTY) * scale * eye)
     ones = inverse.sum(1)
     keep_sum = inverse - ones[:, None] * ones / ones.sum()  # changes of a that leave its sum as it is
     pull = (keep_sum * (_PENALTY * scale)).float()

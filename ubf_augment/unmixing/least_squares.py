@@ -7,21 +7,27 @@ from torch import Tensor, nn
 
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Endmembers, rgb_bands
+from ubf_augment.unmixing.admm import sunsal
 from ubf_augment.unmixing.solver import fcls
 
 _RGB_PRIOR_WEIGHT = 1e-2  # pull towards equal abundances: red, green, blue alone leave them ambiguous
 
 
-def fcls_rgb(r: Float[Tensor, "b 3 h w"], rgb: Float[Tensor, "p 3"]) -> Float[Tensor, "b p h w"]:
+def fcls_rgb(
+    r: Float[Tensor, "b 3 h w"], rgb: Float[Tensor, "p 3"], *, fast: bool = False
+) -> Float[Tensor, "b p h w"]:
     """`fcls` on red, green and blue, with a weak pull (λ = 0.01) towards equal abundances.
 
     Args:
         r: reflectance at red, green, blue.
         rgb: the endmembers there.
+        fast: take `sunsal` instead.
 
     Raises:
         ShapeError, BandCountError, NoDataError: as `fcls`.
     """
+    if fast:
+        return sunsal(r, rgb, prior_weight=_RGB_PRIOR_WEIGHT, iterations=40)
     return fcls(r, rgb, prior_weight=_RGB_PRIOR_WEIGHT)
 
 

@@ -1,0 +1,326 @@
+"""The augmentation table: scene classification with and without synthetic images.
+
+    python benchmarks/augmentation_table.py --dataset aid-few --models resnet18 --rows none affine ubf --seeds 3
+
+For each split, network and row (see `rows.py`): one training with the same number of optimiser steps, scored once on the test
+side. Rows are paired: initial weights, the order of the real images and the split are the same for all. Every row has the same
+number of plans, and the one to use is chosen on inner splits of the training side (preset full; quick takes the first plan of
+each row, and says so). All that is learned, endmembers and generators too, sees the training side of the split only.
+
+Where all splits share one test side (aid-few, hsrs-sc), a plan is chosen once, on the training side of split 0; elsewhere for
+each split, since one split's training scenes are another's test scenes.
+
+Finished trainings are kept in runs/benchmarks, one JSON line each; the same command goes on after an interruption, and more
+seeds, rows or networks are added to what is there.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Journal, Result, arguments, mean
+from paired import Paired, compare, pack
+from protocols import PROTOCOLS, Protocol, open_protocol
+from rows import AUTOMATIC, NEEDS_GENERATOR, NEEDS_PICTURES, ROWS, Plan, augmentation
+from study import CODED
+
+from ubf_augment import HSISynthesizer, get_generator
+from ubf_augment.classification import LabelledImages, Recipe, choose, predict, score, train_classifier
+from ubf_augment.radiometry import to_reflectance
+from ubf_augment.seeding import derive_seed
+from ubf_augment.training import make_fabric
+from ubf_augment.training.loop import save_atomic
+
+BASELINE = "affine"
+VARY = {"strategy": "vary", "p": 0.5}
+SMALL_CODE = {"codec": "unshuffle", "factor": 2, "widths": (48, 80), "layers": 1, "attention": (1,)}
+SETTINGS: dict[str, Any] = {
+    "steps": {"quick": 300, "full": 1500}, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.05,
+    "tuning": {"quick": 0, "full": 2}, "seeds": {"quick": 2, "full": None},
+    "endmembers": 8, "refinements": 40, "generator steps": {"quick": 300, "full": 6000},
+    "pretraining steps": {"quick": 1000, "full": 6000}, "pictures per class": {"quick": 100, "full": 420},
+}  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {  # of the networks, all from scratch
+    "alexnet": {}, "resnet18": {}, "vgg16": {"drop_rate": 0.5}, "efficientnet_lite0": {},
+}  # fmt: skip
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add this benchmark's options."""
+    parser.add_argument("--dataset", choices=PROTOCOLS, default="aid-few")
+    parser.add_argument(
+        "--root", type=Path, help="the data set's own folder, for hsrs-sc, eurosat and folder"
+    )
+    parser.add_argument("--models", nargs="+", default=["resnet18"], help="timm names")
+    parser.add_argument(
+        "--rows", nargs="+", choices=sorted(ROWS), default=["none", "affine", "spectral-gain", "ubf"]
+    )
+    parser.add_argument(
+        "--steps", type=int, help="optimiser steps of each training; by the preset if not given"
+    )
+    parser.add_argument("--size", type=int, help="side that the networks see")
+    parser.add_argument(
+        "--per-class", type=int, nargs="+", help="training images per class, given to the classes in turn"
+    )
+    parser.add_argument(
+        "--tuning", type=int, help="inner splits on which a plan is chosen; 0: the first plan"
+    )
+    parser.add_argument("--download", action="store_true", help="fetch eurosat if it is not there")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed")
+
+
+@dataclass
+class Study:
+    """What one call works with."""
+
+    args: Namespace
+    settings: dict[str, Any]
+    protocol: Protocol
+    journal: Journal
+
+    def __post_init__(self) -> None:
+        self.fabric = make_fabric(accelerator=self.args.accelerator, precision=self.args.precision)
+        self.split = cache(self.protocol.load)
+        self.synth = cache(self._synth)
+        self.bank = cache(self._bank)
+
+    def recipe(self, model: str, plan: Plan) -> Recipe:
+        """How a network is trained."""
+        s = self.settings
+        base = Recipe(
+            model, s["steps"], s["batch_size"], s["lr"], s["weight_decay"], size=self.protocol.size,
+            model_options=OPTIONS.get(model, {}),
+        )  # fmt: skip
+        return replace(base, **plan.recipe)
+
+    def _synth(self, number: int, generator: bool) -> HSISynthesizer:
+        """Endmembers, residuals and a generator of the training side of a split."""
+        train, s = self.split(number).train, self.settings
+        scale, gamma = self.protocol.radiometry
+        side = (train.x.shape[2], train.x.shape[3])
+        kind: dict[str, Any] = {"generator": "gmm", "generator_steps": 1}
+        if generator:
+            code = CODED[self.args.preset] if min(side) >= 32 else SMALL_CODE
+            kind = {"generator": "ddpm", "generator_steps": s["generator steps"], "generator_config": code}
+        return HSISynthesizer.fit(
+            [(x, train.wavelengths) for x in train.x], None, hsi_labels=[train.classes[k] for k in train.y.tolist()],
+            num_endmembers=min(s["endmembers"], len(train.wavelengths) + 1), size=side, unmixing_steps=0, restarts=2,
+            refine_iterations=s["refinements"], rgb_scale=scale, rgb_gamma=gamma, seed=number, progress=False,
+            fabric=self.fabric, **kind,
+        )  # fmt: skip
+
+    def _bank(self) -> dict[str, torch.Tensor] | None:
+        """Labelled pictures under the protocol's class names."""
+        if self.protocol.pictures is None:
+            return None
+        found, names = self.protocol.pictures(), self.protocol.class_map
+        return {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
+
+    def start(self, model: str, plan: Plan, number: int) -> tuple[dict[str, torch.Tensor] | None, float]:
+        """Pretrained weights for a split, and the seconds that they took; kept beside the journal."""
+        if plan.pretrain not in ("lifted", "grey"):
+            return None, 0.0
+        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{number}.pt"
+        if not path.exists():
+            pictures = self.lifted(number, plan.pretrain)
+            recipe = replace(self.recipe(model, Plan()), steps=self.settings["pretraining steps"])
+            first = replace(Plan(), ubf=VARY if plan.pretrain == "lifted" else None)
+            synth = _without_classes(self.synth(number, False))
+            augment = augmentation(first, pictures.wavelengths, (), synth, None)
+            done = train_classifier(
+                pictures, recipe, augment, seed=derive_seed(number, 5), fabric=self.fabric
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weights = {k: v.cpu() for k, v in done.model.network.state_dict().items()}
+            save_atomic({"weights": weights, "seconds": done.seconds}, path)
+        found = torch.load(path, weights_only=True)
+        return found["weights"], float(found["seconds"])
+
+    def lifted(self, number: int, kind: str) -> LabelledImages:
+        """Labelled pictures as images of the protocol's sensor."""
+        assert self.protocol.pictures is not None
+        limit, nm = self.settings["pictures per class"], self.split(number).train.wavelengths
+        pictures = {name: found[:limit] for name, found in self.protocol.pictures().items()}
+        y = torch.arange(len(pictures)).repeat_interleave(torch.tensor([len(v) for v in pictures.values()]))
+        parts = torch.split(torch.cat(list(pictures.values())), 64)
+        if kind == "lifted":
+            synth = self.synth(number, False)
+            x = torch.cat([synth.lift(part.to(synth.device), seed=i).cpu() for i, part in enumerate(parts)])
+        else:
+            grey = [to_reflectance(part, *self.protocol.radiometry).mean(1, keepdim=True) for part in parts]
+            x = torch.cat(grey).expand(-1, len(nm), -1, -1)
+        return LabelledImages(x, y, tuple(pictures), nm)
+
+    def augment(self, row: str, plan: Plan, number: int) -> Any:
+        """The augmentation of a plan, made for the training side of a split."""
+        train = self.split(number).train
+        synth = self.synth(number, row in NEEDS_GENERATOR) if plan.ubf is not None else None
+        bank = self.bank() if row in NEEDS_PICTURES else None
+        return augmentation(plan, train.wavelengths, train.classes, synth, bank)
+
+    def plan(self, model: str, row: str, number: int) -> int:
+        """Which plan of a row to use for a split; chosen on inner splits of its training side."""
+        repeats = self.settings["tuning"]
+        if not repeats:
+            return 1 if row in AUTOMATIC else 0
+        where = 0 if self.protocol.fixed_test else number
+        found = self.journal.run(
+            f"tune/{model}/{row}/{where}", lambda: self._tune(model, row, where, repeats)
+        )
+        return int(found["chosen"])
+
+    def _tune(self, model: str, row: str, number: int, repeats: int) -> dict[str, Any]:
+        split, plans, scores = self.split(number), ROWS[row], {}
+        for i, plan in enumerate(plans):
+            only = {str(i): self.augment(row, plan, number)}
+            found = choose(
+                split.train, only, str(i), self.recipe(model, plan), groups=split.groups, repeats=repeats,
+                seed=derive_seed(number, 11), fabric=self.fabric,
+            )  # fmt: skip
+            scores[str(i)] = found.scores[str(i)]
+        if row in AUTOMATIC:
+            from ubf_augment.classification import decide
+
+            choice = decide(scores, "0")
+            return {"chosen": choice.name, **choice.record()}
+        return {"chosen": max(scores, key=lambda k: statistics.fmean(scores[k])), "scores": scores}
+
+    def run(self, model: str, row: str, number: int) -> dict[str, Any]:
+        """One training and its scores on the test side."""
+        chosen = self.plan(model, row, number)
+        found: dict[str, Any] = self.journal.run(
+            f"{model}/{row}/{number}", lambda: self._run(model, row, number, chosen)
+        )
+        return found
+
+    def _run(self, model: str, row: str, number: int, chosen: int) -> dict[str, Any]:
+        split, plan = self.split(number), ROWS[row][chosen]
+        recipe = self.recipe(model, plan)
+        start, before = self.start(model, plan, number)
+        if plan.pretrain == "longer":
+            recipe = replace(recipe, steps=recipe.steps + self.settings["pretraining steps"])
+        done = train_classifier(
+            split.train, recipe, self.augment(row, plan, number), seed=derive_seed(number, 7), start=start,
+            fabric=self.fabric,
+        )  # fmt: skip
+        logits = predict(done.model, split.test.x)
+        scores, seen = score(logits, split.test.y), score(predict(done.model, split.train.x), split.train.y)
+        print(
+            f"{model} {row} split {number}: {scores.accuracy:.1f} % (train {seen.accuracy:.1f} %)",
+            file=sys.stderr,
+        )
+        return {
+            "model": model, "row": row, "split": number, "plan": chosen, **asdict(scores), "train_accuracy": seen.accuracy,
+            "loss": done.loss, "synthetic": done.synthetic, "seconds": round(done.seconds + before, 1),
+            "steps": recipe.steps + (self.settings["pretraining steps"] if start is not None else 0),
+            "right": pack((logits.argmax(1) == split.test.y).tolist()),
+        }  # fmt: skip
+
+
+def _without_classes(synth: HSISynthesizer) -> HSISynthesizer:
+    """The same endmembers; `vary` needs no classes, and the pictures have others."""
+    generator = get_generator("gmm", num_endmembers=synth.num_endmembers, size=synth.generator.size)
+    return HSISynthesizer(synth.endmembers, generator, residual=synth.residual)
+
+
+def main() -> None:
+    """Run, compare, write."""
+    args = arguments(__doc__ or "", options)
+    settings = {k: v[args.preset] if isinstance(v, dict) else v for k, v in SETTINGS.items()}
+    if args.steps is not None:
+        settings["steps"] = args.steps
+    if args.tuning is not None:
+        settings["tuning"] = args.tuning
+    protocol = open_protocol(
+        args.dataset, args.root or args.data, size=args.size, per_class=args.per_class, download=args.download
+    )
+    settings |= {
+        "size": protocol.size,
+        "per class": args.per_class,
+        "dataset": args.dataset,
+        "precision": args.precision,
+    }
+    name = f"augmentation-{args.dataset}"
+    journal = Journal(name, args, settings)
+    study = Study(args, settings, protocol, journal)
+    count = args.seeds or settings["seeds"] or protocol.splits
+    result = Result(
+        name,
+        f"Augmentation, {args.dataset}",
+        protocol.text,
+        args,
+        range(count),
+        settings,
+        str(study.fabric.device),
+    )
+    result.journal = journal
+    rows = [r for r in ROWS if r in args.rows]
+    grid = {
+        model: {row: [] for row in rows} for model in args.models
+    }  # split by split, so that an interruption leaves whole splits
+    for number in range(count):
+        for model in args.models:
+            for row in rows:
+                grid[model][row].append(study.run(model, row, number))
+    for model in args.models:
+        tables(result, model, grid[model], protocol)
+    result.runs = [run for model in grid.values() for row in model.values() for run in row]
+    if protocol.simulated:
+        result.notes.append(
+            "The images are simulated: an instrument to find faults with, no evidence on real data."
+        )
+    if not settings["tuning"]:
+        result.notes.append("Nothing is tuned: the first plan of each row (of `ubf`: its second) is taken.")
+    result.write()
+
+
+def tables(result: Result, model: str, runs: Mapping[str, list[dict[str, Any]]], protocol: Protocol) -> None:
+    """One table of a network: what each row reaches, and its gain over affine."""
+    columns = ["augmentation", "accuracy", "macro recall", "likelihood (nats)", "train accuracy", "gain over affine",
+               "plain 95 %", "corrected 95 %", "bootstrap 95 %", "synthetic", "steps", "seconds"]  # fmt: skip
+    lines = []
+    for row, found in runs.items():
+        base = runs.get(BASELINE)
+        gain = None if base is None or row == BASELINE else against(found, base, protocol)
+        lines.append([
+            row, *(mean([r[k] for r in found]) for k in ("accuracy", "macro_recall", "nll", "train_accuracy")),
+            None if gain is None else {"centre": gain.mean, "spread": gain.sd, "n": gain.n, "kind": mean([0.0])["kind"]},
+            *(interval(None if gain is None else getattr(gain, k)) for k in ("plain", "corrected", "bootstrap")),
+            mean([r["synthetic"] for r in found]), found[0]["steps"], mean([r["seconds"] for r in found]),
+        ])  # fmt: skip
+        if gain is not None and row in AUTOMATIC:
+            limit = gain.corrected or (gain.mean, gain.mean)
+            result.claim(
+                f"{model}: {row} gains at least 3 points over affine", gain.mean >= 3, f"{gain.mean:+.2f}"
+            )
+            result.claim(
+                f"{model}: the corrected interval of {row} lies above zero",
+                limit[0] > 0,
+                interval(limit) or "",
+            )
+            result.claim(f"{model}: {row} does not lose significantly", limit[1] >= 0, interval(limit) or "")
+    result.table(model, columns, lines, [1, 1, 2, 1, 1, 0, 0, 0, 2, 0, 0])
+
+
+def against(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], protocol: Protocol) -> Paired:
+    """Paired difference in accuracy."""
+    right = ([r["right"] for r in ours], [r["right"] for r in theirs]) if protocol.fixed_test else None
+    return compare([r["accuracy"] for r in ours], [r["accuracy"] for r in theirs], protocol.shared, right)
+
+
+def interval(found: tuple[float, float] | None) -> str | None:
+    """An interval as text."""
+    return None if found is None else f"[{found[0]:+.1f}, {found[1]:+.1f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Rows of the augmentation table: what is done to the training images, in several strengths each.
+
+Every row has the same number of plans, and one of them is chosen on inner splits of the training side. All rows but ``none``
+end with the same geometric augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ubf_augment import HSISynthesizer, UBFAugment
+from ubf_augment.demo.training import affine
+from ubf_augment.strategies import SpectralVariation, draw_masks, fuse
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to train.
+
+    Attributes:
+        affine: strength of the geometric augmentation, 0 for none, 1 for the demo's.
+        gain: deviation of a smooth log-gain along the wavelength and of brightness, on whole images: no unmixing.
+        gain_p: share of images that undergo it.
+        mixing: share of images that are joined to any other image under a smooth mask, labels mixed likewise.
+        ubf: arguments of `UBFAugment`; None without.
+        recipe: changes of the recipe.
+        pretrain: what the network is pretrained on: ``"lifted"``: labelled pictures as images of the sensor
+            (`HSISynthesizer.lift`); ``"grey"``: their brightness in every band, the control; ``"longer"``: nothing, but it
+            trains as many steps more on the real images.
+    """
+
+    affine: float = 1.0
+    gain: tuple[float, float] | None = None
+    gain_p: float = 0.8
+    mixing: float = 0.0
+    ubf: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    pretrain: Literal["", "lifted", "grey", "longer"] = ""
+
+
+def _vary(std: float, p: float = 0.8) -> dict[str, Any]:
+    return {"strategy": "vary", "p": p, "endmember_std": std, "brightness_std": std}
+
+
+_LR = ({"lr": 1e-3}, {"lr": 5e-4}, {"lr": 2e-3})
+ROWS: dict[str, tuple[Plan, ...]] = {
+    "none": (*(Plan(affine=0, recipe=r) for r in _LR), Plan(affine=0, recipe={"weight_decay": 0.3})),
+    "affine": (*(Plan(recipe=r) for r in _LR), Plan(affine=2)),
+    "spectral-gain": tuple(Plan(gain=(s, s), gain_p=p) for s, p in ((0.1, 0.8), (0.2, 0.8), (0.2, 0.4), (0.4, 0.8))),
+    "mask-mix": tuple(Plan(mixing=p) for p in (0.5, 0.25, 0.75, 1.0)),
+    "vary": tuple(Plan(ubf=_vary(s, p)) for s, p in ((0.1, 0.8), (0.2, 0.8), (0.2, 0.4), (0.4, 0.8))),
+    "fuse": tuple(Plan(ubf={"strategy": "fuse", "p": p}) for p in (0.5, 0.25, 0.75, 1.0)),
+    "edit": tuple(
+        Plan(ubf={"strategy": "edit", "p": p, "strength": s}) for s, p in ((0.4, 0.5), (0.2, 0.5), (0.6, 0.5), (0.4, 0.25))
+    ),
+    "generate": tuple(Plan(ubf={"strategy": "generate", "p": p}) for p in (0.25, 0.1, 0.5, 0.75)),
+    "bank": tuple(Plan(ubf={"strategy": "bank", "p": p}) for p in (0.25, 0.1, 0.5, 0.75)),
+    "ubf": (
+        Plan(),
+        Plan(ubf=_vary(0.2, 0.5)),
+        Plan(ubf={"strategy": "fuse", "p": 0.5}),
+        Plan(ubf={"strategy": {"vary": 1.0, "fuse": 1.0}, "p": 0.5, "endmember_std": 0.1, "brightness_std": 0.1}),
+    ),
+    "affine-long": tuple(Plan(recipe=r, pretrain="longer") for r in (*_LR, {"weight_decay": 0.3})),
+    "pretrain-grey": tuple(Plan(recipe=r, pretrain="grey") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain": tuple(Plan(recipe=r, pretrain="lifted") for r in (*_LR, {"lr": 3e-4})),
+    "class-weights": tuple(Plan(recipe={"imbalance": "weights", **r}) for r in (*_LR, {"weight_decay": 0.3})),
+    "oversample": tuple(Plan(recipe={"imbalance": "oversample", **r}) for r in (*_LR, {"weight_decay": 0.3})),
+    "balance": tuple(
+        Plan(ubf={"strategy": s, "labels": "balance", "p": p}) for s in ("generate",) for p in (0.25, 0.1, 0.5, 0.75)
+    ),
+}  # fmt: skip
+"""Row → plans, the first of which is taken where nothing is tuned. ``ubf`` is the automatic default: its first plan is
+``affine``, and another is taken only where it is clearly better."""
+
+AUTOMATIC = ("ubf",)
+NEEDS_GENERATOR = ("generate", "edit", "balance")
+NEEDS_PICTURES = ("bank", "pretrain", "pretrain-grey")
+
+
+class SpectralGain(nn.Module):
+    """Multiply whole images by a smooth gain along the wavelength and a brightness: the control without unmixing."""
+
+    def __init__(self, wavelengths: Tensor, std: tuple[float, float], p: float) -> None:
+        super().__init__()
+        self.variation, self.p = SpectralVariation(wavelengths, *std), p
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Change a share of the batch."""
+        x = batch["image"]
+        gains = self.variation.draw(len(x), 1).to(x.device)[:, 0, :, None, None]
+        chosen = (torch.rand(len(x), device=x.device) < self.p)[:, None, None, None]
+        return {**batch, "image": torch.where(chosen, x * gains, x)}
+
+
+class MaskMix(nn.Module):
+    """Join images of any classes under smooth masks; labels become the shares of the masks."""
+
+    def __init__(self, num_classes: int, p: float) -> None:
+        super().__init__()
+        self.num_classes, self.p = num_classes, p
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Mix a share of the batch."""
+        x, y = batch["image"], F.one_hot(batch["label"], self.num_classes).float()
+        other = torch.randperm(len(x), device=x.device)
+        mask = draw_masks(len(x), (x.shape[2], x.shape[3]), device=x.device)
+        mask = torch.where((torch.rand(len(x), device=x.device) < self.p)[:, None, None, None], mask, 1.0)
+        share = mask.mean((1, 2, 3))[:, None]
+        return {**batch, "image": fuse(x, x[other], mask), "label": share * y + (1 - share) * y[other]}
+
+
+def augmentation(
+    plan: Plan,
+    wavelengths: Tensor,
+    classes: tuple[str, ...],
+    synth: HSISynthesizer | None,
+    bank: Mapping[str, Tensor] | None,
+) -> Callable[[int], nn.Module]:
+    """What `train_classifier` takes: makes the augmentation of a seed."""
+
+    def make(seed: int) -> nn.Module:
+        parts: list[nn.Module] = []
+        if plan.ubf is not None:
+            assert synth is not None
+            pictures = bank if plan.ubf["strategy"] == "bank" else None
+            parts.append(UBFAugment(synth, classes=classes or None, seed=seed, bank=pictures, **plan.ubf))
+        if plan.gain is not None:
+            parts.append(SpectralGain(wavelengths, plan.gain, plan.gain_p))
+        if plan.affine:
+            parts.append(affine(plan.affine))
+        if plan.mixing:
+            parts.append(MaskMix(len(classes), plan.mixing))
+        return nn.Sequential(*parts)
+
+    return make
