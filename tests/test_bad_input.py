@@ -185,8 +185,8 @@ def check(
 
 
 @line(
-    ("augment", lambda m: m.augment(X[:, :4], Y), BandCountError, "4 bands|synthesizer 5|adapt"),
-    ("callback", lambda m: m.callback(X[:, :4]), BandCountError, "4 bands|synthesizer 5|adapt"),
+    ("augment", lambda m: m.augment(X[:, :4], Y), BandCountError, "4 bands|expected 5|adapt"),
+    ("callback", lambda m: m.callback(X[:, :4]), BandCountError, "4 bands|expected 5|adapt"),
     ("balance", lambda m: balance(TensorDataset(X[:, :4], Y), m.synth), BandCountError, "4 bands|adapt"),
     ("unmix", lambda m: m.synth.unmix(X[:, :4]), BandCountError, "4 bands|expected 5|wavelengths="),
     ("unmix_rgb", lambda m: m.synth.unmix_rgb(X), ShapeError, "3 channels|got 5"),
@@ -315,14 +315,14 @@ BANK = {"Field": torch.zeros(2, 3, 8, 8)}
 
 
 @line(
-    ("augment", lambda m: m.augment(INTEGER, Y), RadiometryError, "int16|float reflectance|scale"),
-    ("callback", lambda m: m.callback(INTEGER), RadiometryError, "int16|float reflectance|scale"),
+    ("augment", lambda m: m.augment(INTEGER, Y), RadiometryError, "int16|not reflectance|scale"),
+    ("callback", lambda m: m.callback(INTEGER), RadiometryError, "int16|not reflectance|scale"),
     ("bank", lambda m: m.augment(X, Y, strategy="bank", bank=BANK), RadiometryError, "bank['Field']|uint8"),
     (
         "balance",
         lambda m: balance(TensorDataset(INTEGER, Y), m.synth),
         RadiometryError,
-        "int16|float reflectance",
+        "int16|not reflectance",
     ),
     ("unmix", lambda m: m.synth.unmix(INTEGER), RadiometryError, "int16|divide|10000"),
     ("unmix_rgb", lambda m: m.synth.unmix_rgb(INTEGER[:, :3]), RadiometryError, "int16|uint8"),

@@ -1,8 +1,8 @@
 """Unmixing Before Fusion: synthetic hyperspectral images for training, through a shared abundance space.
 
 HSI and RGB pictures → abundances → generator → mixing → training batch. The names below are the public interface;
-the submodules ``metrics``, ``losses``, ``datasets``, ``sources``, ``spectra``, ``simplex``, ``radiometry``, ``baselines``
-and ``report`` are public as modules.
+the submodules ``metrics``, ``losses``, ``datasets``, ``sources``, ``spectra``, ``simplex``, ``radiometry``, ``baselines``,
+``classification`` and ``report`` are public as modules.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ubf_augment.augment import UBFAugment
+from ubf_augment.automatic import choose
 from ubf_augment.datasets import SyntheticHSIDataset, balance
 from ubf_augment.generators import AbundanceGenerator, get_generator, list_generators
 from ubf_augment.io import read_hsi, write_hsi
@@ -32,6 +33,7 @@ __all__ = [
     "UBFCallback",
     "UnmixingModel",
     "balance",
+    "choose",
     "fcls",
     "get_generator",
     "list_generators",

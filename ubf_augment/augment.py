@@ -10,15 +10,9 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from ubf_augment.errors import (
-    BandCountError,
-    MissingLabelError,
-    NoDataError,
-    RadiometryError,
-    ShapeError,
-)
+from ubf_augment.errors import MissingLabelError, ShapeError
 from ubf_augment.labels import ClassIndex, LabelPolicy, check_labels, draw_labels, relabel, same_label
-from ubf_augment.radiometry import check_scale
+from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.sources import Draw, ImageSource, Reconstructor, open_bank
 from ubf_augment.strategies import (
@@ -61,7 +55,8 @@ class UBFAugment(nn.Module):
     - ``"vary"``: the image with varied endmember spectra and brightness; its residual is kept. Needs no
       label.
     - a mapping of weights, ``{"vary": 0.7, "generate": 0.3}``: one strategy drawn per image.
-    - ``"auto"``: all that ``synth`` and ``bank`` permit, ``vary`` twice as often as each of the others.
+    - ``"auto"``: all that ``synth`` and ``bank`` permit, ``vary`` twice as often as each of the others; with
+      ``p="auto"`` what `choose` finds best on a part of the training set, which may be nothing at all.
 
     A strategy is drawn among those that can serve the image: ``generate`` and ``bank`` need a class they
     know, ``edit`` too if the generator is conditional, ``fuse`` needs a partner in the batch. An image that
@@ -80,7 +75,8 @@ class UBFAugment(nn.Module):
 
     Args:
         synth: the source of images; see `HSISynthesizer.adapt` for a new sensor.
-        p: probability of each image to be replaced (or, appended, to get a synthetic sibling).
+        p: probability of each image to be replaced (or, appended, to get a synthetic sibling); ``"auto"`` leaves it,
+            and the strategy, to `choose`, which must be called before the first batch.
         strategy: see above.
         labels: ``"keep"`` draws each scene from the class of the image it stands for, so class counts stay
             exact; ``"balance"`` lets ``generate`` and ``bank`` draw whatever class was seen least so far; a
@@ -121,7 +117,7 @@ class UBFAugment(nn.Module):
     def __init__(
         self,
         synth: HSISynthesizer,
-        p: float = 0.5,
+        p: float | Literal["auto"] = 0.5,
         *,
         strategy: Strategy | Mapping[str, float] = "generate",
         labels: Literal["keep", "balance"] | Tensor | Sequence[float] = "keep",
@@ -144,13 +140,24 @@ class UBFAugment(nn.Module):
         super().__init__()
         if isinstance(synth, str):
             raise TypeError(f"give a synthesizer: UBFAugment(HSISynthesizer.from_pretrained({synth!r}))")
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must lie in [0, 1], got {p}")
+        if p != "auto" and not 0 <= p <= 1:
+            raise ValueError(f"p must lie in [0, 1] or be 'auto', got {p}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
         if placement not in ("replace", "append"):
             raise ValueError(f"placement must be 'replace' or 'append', got {placement!r}")
-        self.p, self.placement, self.seed = p, placement, seed
+        self.pending, self.p, self.placement, self.seed = (
+            p == "auto",
+            0.0 if p == "auto" else p,
+            placement,
+            seed,
+        )
+        self._options: dict[str, Any] = {
+            "labels": labels, "placement": placement, "classes": classes, "class_map": class_map, "strict": strict,
+            "bank": bank, "reconstructor": reconstructor, "strength": strength, "endmember_std": endmember_std,
+            "brightness_std": brightness_std, "correlation_nm": correlation_nm, "residual": residual,
+            "sample_options": sample_options, "image_key": image_key, "label_key": label_key,
+        }  # fmt: skip
         self.image_key, self.label_key = image_key, label_key
         self.index = ClassIndex.match(synth.classes, classes, class_map, strict)
         # A plain object: the synthesizer is no submodule, see the class docstring.
@@ -162,13 +169,37 @@ class UBFAugment(nn.Module):
             residual,
             sample_options,
         )
+        self.asked = strategy
+        self.calls, self._told = 0, False
+        self._use(strategy)
+
+    # ---- options -------------------------------------------------------------------------------------------
+
+    def variant(self, p: float, strategy: Strategy | Mapping[str, float], seed: int | None) -> UBFAugment:
+        """A new module with the same synthesizer and options, but for these."""
+        return UBFAugment(self.synth, p, strategy=strategy, seed=seed, **self._options)
+
+    def settle(self, p: float, strategy: Strategy | Mapping[str, float]) -> None:
+        """Take a share and a strategy, as `choose` does for ``p="auto"``.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p}")
+        self._use(strategy)
+        self.p, self.pending = p, False
+
+    def _use(self, strategy: Strategy | Mapping[str, float]) -> None:
+        """Prepare for a strategy."""
         self.weights = self._weights(strategy)
         self._can = {s: self.source.serves(s, self.index) for s in self.weights}
         self._free = torch.tensor([s in CLASS_STRATEGIES for s in self.weights] + [False])
         self.policy = LabelPolicy(
-            labels, self.index, {s: self._can[s] for s in self.weights if s in CLASS_STRATEGIES}
+            self._options["labels"],
+            self.index,
+            {s: self._can[s] for s in self.weights if s in CLASS_STRATEGIES},
         )
-        self.calls, self._told = 0, False
         if (
             self.index.names
             and "fuse" not in self.weights
@@ -176,11 +207,9 @@ class UBFAugment(nn.Module):
         ):
             warnings.warn(
                 f"no image will be replaced: {', '.join(self.weights)} can make none of your classes "
-                f"{', '.join(self.index.names)}; class_map can match them with {', '.join(synth.classes)}",
-                stacklevel=2,
+                f"{', '.join(self.index.names)}; class_map can match them with {', '.join(self.synth.classes)}",
+                stacklevel=3,
             )
-
-    # ---- options -------------------------------------------------------------------------------------------
 
     def _weights(self, strategy: str | Mapping[str, float]) -> dict[str, float]:
         """Relative weight of each strategy; raises where one cannot work with this synthesizer."""
@@ -255,6 +284,11 @@ class UBFAugment(nn.Module):
 
     @torch.no_grad()
     def _augment(self, x: Tensor, y: Any) -> _Result:
+        if self.pending:
+            raise RuntimeError(
+                "p='auto' has not been decided: call ubf_augment.choose(augment, train_set) before training, or give p "
+                "a number"
+            )
         self._check_images(x)
         labels, rng = self._read_labels(y, len(x)), self._next_generator()
         hard = torch.full((len(x),), -1) if labels is None else draw_labels(labels, rng)
@@ -343,23 +377,11 @@ class UBFAugment(nn.Module):
             raise ShapeError(
                 f"images must be a batch (B, C, H, W), got {tuple(x.shape)}: add a batch axis, x[None]"
             )
-        if not x.is_floating_point():
-            raise RadiometryError(
-                f"images are {x.dtype}: convert them to float reflectance first, x.float() * scale"
-            )
-        if x.shape[1] != self.synth.num_bands:
-            raise BandCountError(
-                f"images have {x.shape[1]} bands, the synthesizer {self.synth.num_bands}: bring it to "
-                "your sensor with synth.adapt(images, wavelengths=…), or resample the images to its bands"
-            )
-        bad = ~torch.isfinite(x)
-        if bad.any():
-            i = int(bad.flatten(1).any(1).nonzero()[0])
-            raise NoDataError(
-                f"image {i} of the batch has {int(bad[i].any(0).sum())} pixels with NaN or infinite values: "
-                "fill or drop them first"
-            )
-        check_scale(x, "batch")
+        check_reflectance(
+            x, self.synth.num_bands, where="batch",
+            expected=": bring the synthesizer to your sensor with synth.adapt(images, wavelengths=…), or resample the "
+            "images to its bands",
+        )  # fmt: skip
 
     def _read_labels(self, y: Any, batch: int) -> Shaped[Tensor, "b *k"] | None:
         """Checked labels on the CPU, or None where no strategy needs them."""
@@ -381,8 +403,9 @@ class UBFAugment(nn.Module):
         return check_labels(y, batch, classes)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The state of the random stream and the class counts."""
-        return {"calls": self.calls, "counts": self.policy.counts.clone()}
+        """The state of the random stream, the class counts, and what was chosen for ``p="auto"``."""
+        state: dict[str, Any] = {"calls": self.calls, "counts": self.policy.counts.clone()}
+        return state if self.pending else {**state, "p": self.p, "weights": dict(self.weights)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
@@ -390,6 +413,8 @@ class UBFAugment(nn.Module):
         Raises:
             ValueError: if it was saved with another number of classes.
         """
+        if self.pending and "p" in state:
+            self.settle(state["p"], state["weights"])
         counts = state["counts"]
         if counts.shape != self.policy.counts.shape:
             raise ValueError(
@@ -400,7 +425,8 @@ class UBFAugment(nn.Module):
     def extra_repr(self) -> str:
         """What ``print`` shows."""
         weights = ", ".join(f"{s}: {w:g}" for s, w in self.weights.items())
+        p = "auto" if self.pending else self.p
         return (
-            f"p={self.p}, strategy={{{weights}}}, labels={self.policy.mode!r}, placement={self.placement!r}, "
+            f"p={p}, strategy={{{weights}}}, labels={self.policy.mode!r}, placement={self.placement!r}, "
             f"seed={self.seed}"
         )

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from ubf_augment.augment import Strategy, UBFAugment
+from ubf_augment.automatic import choose
 from ubf_augment.synthesis import HSISynthesizer
 
 
@@ -45,7 +46,8 @@ class UBFCallback(Callback):
         synth: a synthesizer, instead of ``pretrained``.
         augment: a ready `UBFAugment`, instead of both and of all that follows.
         classes: names of the data set's classes in label order; by default ``classes`` of its training set.
-        p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`.
+        p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`; ``p="auto"`` calls `choose` on the data
+            module's training set before fitting (some minutes).
         strength, endmember_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
 
     Attributes:
@@ -62,7 +64,7 @@ class UBFCallback(Callback):
         *,
         synth: HSISynthesizer | None = None,
         augment: UBFAugment | None = None,
-        p: float = 0.5,
+        p: float | Literal["auto"] = 0.5,
         strategy: Strategy | dict[str, float] = "generate",
         labels: Literal["keep", "balance"] | list[float] = "keep",
         placement: Literal["replace", "append"] = "replace",
@@ -109,6 +111,8 @@ class UBFCallback(Callback):
             self.augment = self._build(module)
         if self._state is not None:
             self.augment.set_extra_state(self._state)
+        if self.augment.pending:
+            choose(self.augment, _dataset_of(module), classes=self.classes or _classes_of(module))
         _warn_if_empty(module, trainer)
         before = module.train_aug
         then = module.aug if before is None else before

@@ -55,17 +55,20 @@ class Choice:
         return "\n".join(lines)
 
 
-def decide(scores: Mapping[str, list[float]], baseline: str, confidence: float = 1.0) -> Choice:
+def decide(
+    scores: Mapping[str, list[float]], baseline: str, confidence: float = 1.0, share: float = 0.25
+) -> Choice:
     """Choose by the scores of inner splits: the best candidate whose mean paired gain exceeds its standard error.
 
-    The error of a gain over n splits is s √(1/n + 1/3): splits of one training side share images, so the plain standard
-    error is too small; the factor is that of Nadeau and Bengio (2003, doi:10.1023/A:1024068626366) for a validation side of a
-    quarter.
+    The error of a gain over n splits is s √(1/n + q / (1 − q)) for a validation side of a share q: splits of one training
+    side share images, so the plain standard error is too small; the factor is that of Nadeau and Bengio (2003,
+    doi:10.1023/A:1024068626366).
 
     Args:
         scores: candidate → figure of each inner split, in the same order; the baseline among them.
         baseline: what is kept if nothing is better.
         confidence: how many standard errors a gain must exceed. With a single split the error is unknown: any gain will do.
+        share: q, of the images that validated.
 
     >>> decide({"affine": [50.0, 52.0], "vary": [55.0, 57.5], "generate": [40.0, 60.0]}, "affine").name
     'vary'
@@ -78,7 +81,7 @@ def decide(scores: Mapping[str, list[float]], baseline: str, confidence: float =
             continue
         d = [a - b for a, b in zip(values, base, strict=True)]
         gains[name] = statistics.fmean(d)
-        errors[name] = statistics.stdev(d) * math.sqrt(1 / len(d) + 1 / 3) if len(d) > 1 else 0.0
+        errors[name] = statistics.stdev(d) * math.sqrt(1 / len(d) + share / (1 - share)) if len(d) > 1 else 0.0
     able = [name for name in gains if gains[name] > confidence * errors[name]]
     best = max(able, key=lambda name: gains[name], default=baseline)
     return Choice(best, baseline, {k: list(v) for k, v in scores.items()}, gains, errors)
@@ -127,4 +130,4 @@ def choose(
             s = score(predict(done.model, held.x), held.y)
             found[name].append((s.accuracy + s.macro_recall) / 2)
             tick()
-    return decide(found, baseline, confidence)
+    return decide(found, baseline, confidence, share)

@@ -205,6 +205,7 @@ def train_classifier(
     Raises:
         NoDataError: if there are no images.
         FloatingPointError: if the loss is no longer finite.
+        ValueError: if ``split_batch_norm`` is set and a batch is not real images followed by as many synthetic ones.
     """
     if not len(data):
         raise NoDataError("there are no images to train a classifier on")
@@ -233,6 +234,8 @@ def train_classifier(
         for step in range(recipe.steps):
             rows = order.next().to(device)
             batch = transform({"image": x[rows], "label": y[rows]})
+            if recipe.split_batch_norm:
+                _check_halves(batch, len(rows))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * factor(step)
             loss = _loss(model(batch["image"]), batch, recipe, weight)
@@ -250,6 +253,18 @@ def train_classifier(
             f"the loss of {recipe.model} is {recent}: lower the learning rate {recipe.lr}"
         )
     return Training(plain.eval(), recent, time.monotonic() - begin, seen[1] / seen[0])
+
+
+def _check_halves(batch: Mapping[str, Tensor], real: int) -> None:
+    """Split batch norm takes the first half of a batch for the real images."""
+    n = len(batch["image"])
+    synthetic = batch["is_synthetic"].cpu() if "is_synthetic" in batch else torch.zeros(n, dtype=torch.bool)
+    if n != 2 * real or not torch.equal(synthetic, torch.arange(n) >= real):
+        raise ValueError(
+            f"split_batch_norm needs {real} real images followed by {real} synthetic ones, got {n} images, "
+            f"{int(synthetic.sum())} of them synthetic: append one to every image, as UBFAugment(synth, p=1, "
+            'placement="append") does with a strategy that serves all classes'
+        )
 
 
 def _class_weights(data: LabelledImages) -> Tensor:
