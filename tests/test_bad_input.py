@@ -322,7 +322,7 @@ BANK = {"Field": torch.zeros(2, 3, 8, 8)}
         "balance",
         lambda m: balance(TensorDataset(INTEGER, Y), m.synth),
         RadiometryError,
-        "int16|not reflectance",
+        "int16|float reflectance",
     ),
     ("unmix", lambda m: m.synth.unmix(INTEGER), RadiometryError, "int16|divide|10000"),
     ("unmix_rgb", lambda m: m.synth.unmix_rgb(INTEGER[:, :3]), RadiometryError, "int16|uint8"),
