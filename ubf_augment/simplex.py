@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ubf_augment.errors import SimplexError
 
@@ -112,3 +113,18 @@ def to_logits(a: Float[Tensor, "..."], dim: int = 1, eps: float = 1e-6) -> Float
     """
     log = a.clamp_min(eps).log()
     return log - log.mean(dim, keepdim=True)
+
+
+def resize(a: Float[Tensor, "b p h w"], size: tuple[int, int]) -> Float[Tensor, "b p h2 w2"]:
+    """Resize abundance maps; bilinear with antialiasing is a convex combination, so the simplex is kept.
+
+    Args:
+        a: abundances.
+        size: (H, W) wanted.
+
+    >>> resize(torch.tensor([0.25, 0.75]).view(1, 2, 1, 1), (4, 4)).sum(1).unique().tolist()
+    [1.0]
+    """
+    if tuple(a.shape[-2:]) == tuple(size):
+        return a
+    return F.interpolate(a, size, mode="bilinear", align_corners=False, antialias=True)

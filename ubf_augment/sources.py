@@ -99,7 +99,7 @@ class PictureBank(ABC):
                 self._prepared[label] = torch.cat(list(parts))
             prepared = self._prepared[label]
             i = int(torch.randint(len(prepared), (), generator=generator))
-            drawn.append(strategies.resize_maps(self._read(prepared[i : i + 1].to(synth.device)), size))
+            drawn.append(simplex.resize(self._read(prepared[i : i + 1].to(synth.device)), size))
         return torch.cat(drawn)
 
     @abstractmethod
@@ -280,7 +280,7 @@ class ImageSource:
     def generate(self, d: Draw) -> Float[Tensor, "n c h w"]:
         """New scenes of the classes."""
         a = self.synth.sample_abundances(d.source, generator=d.rng, **self.sample_options)
-        return self._decode(strategies.resize_maps(a, d.size), d.source, d.rng)
+        return self._decode(simplex.resize(a, d.size), d.source, d.rng)
 
     def from_bank(self, d: Draw) -> Float[Tensor, "n c h w"]:
         """RGB pictures of the classes, unmixed and decoded, or reconstructed (the residual model is not theirs)."""
@@ -299,7 +299,7 @@ class ImageSource:
         """The images with their abundances partly renewed."""
         a, spectra = self._unmix(d)
         generator = self.synth.generator
-        before = strategies.resize_maps(a, generator.size)
+        before = simplex.resize(a, generator.size)
         y = None if generator.num_classes is None else d.source
         after = generator.edit(before, y, strength=self.strength, generator=d.rng)
         return strategies.edit(d.x, a, before, after, spectra)

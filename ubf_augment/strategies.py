@@ -23,21 +23,6 @@ CLASS_STRATEGIES = ("generate", "bank")
 """Those that draw a whole scene from a class; the others keep the image's label by construction."""
 
 
-def resize_maps(a: Float[Tensor, "b p h w"], size: tuple[int, int]) -> Float[Tensor, "b p h2 w2"]:
-    """Resize abundance maps; bilinear with antialiasing is a convex combination, so the simplex is kept.
-
-    Args:
-        a: abundances.
-        size: (H, W) wanted.
-
-    >>> resize_maps(torch.tensor([0.25, 0.75]).view(1, 2, 1, 1), (4, 4)).sum(1).unique().tolist()
-    [1.0]
-    """
-    if tuple(a.shape[-2:]) == tuple(size):
-        return a
-    return F.interpolate(a, size, mode="bilinear", align_corners=False, antialias=True)
-
-
 class SpectralVariation:
     """Smooth random gains on endmember spectra: E' = E ∘ exp(g + s).
 
@@ -176,7 +161,7 @@ def edit(
     if tuple(before.shape[-2:]) == size:
         edited = after
     else:
-        edited = simplex.project(a + resize_maps(after, size) - resize_maps(before, size))
+        edited = simplex.project(a + simplex.resize(after, size) - simplex.resize(before, size))
     return x + mix(edited - a, spectra)
 
 

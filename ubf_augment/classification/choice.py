@@ -81,7 +81,9 @@ def decide(
             continue
         d = [a - b for a, b in zip(values, base, strict=True)]
         gains[name] = statistics.fmean(d)
-        errors[name] = statistics.stdev(d) * math.sqrt(1 / len(d) + share / (1 - share)) if len(d) > 1 else 0.0
+        errors[name] = (
+            statistics.stdev(d) * math.sqrt(1 / len(d) + share / (1 - share)) if len(d) > 1 else 0.0
+        )
     able = [name for name in gains if gains[name] > confidence * errors[name]]
     best = max(able, key=lambda name: gains[name], default=baseline)
     return Choice(best, baseline, {k: list(v) for k, v in scores.items()}, gains, errors)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from ubf_augment import simplex
 from ubf_augment.errors import (
     MissingLabelError,
     UnknownClassError,
 )
 from ubf_augment.labels import ClassIndex
 from ubf_augment.seeding import derive_seed, per_sample
-from ubf_augment.strategies import resize_maps
 from ubf_augment.synthesis import HSISynthesizer
 
 Sample = dict[str, Any]
@@ -129,7 +129,7 @@ class SyntheticHSIDataset(Dataset[Any]):
                 "synth.cpu(), or draw everything first with dataset.materialize(), or set num_workers=0"
             )
         y = torch.tensor([self._source[self.targets[i]] for i in items])
-        a = resize_maps(self._abundances(items, y), self.size)
+        a = simplex.resize(self._abundances(items, y), self.size)
         noise = per_sample(derive_seed(self.seed, 1), items)
         images = self.synth.mix(a, y, residual=self.residual, generator=noise).float().cpu()
         found = [

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -103,6 +103,20 @@ class MapGenerator(nn.Module, ABC):
     ) -> Tensor:
         """Partly renew maps; only called where ``can_edit``."""
         raise AssertionError(f"{type(self).__name__} sets can_edit but has no _edit")
+
+    def for_classes(self, start: Sequence[int | None]) -> Self:
+        """A copy for other classes, to be fitted further; see `HSISynthesizer.finetune`.
+
+        Args:
+            start: one entry per new class: the present class that it begins as, or None for one that is new.
+
+        Raises:
+            TypeError: if this generator cannot be carried over to other classes.
+            LabelError: if a present class does not exist.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot be carried over to other classes: choose one that can, such as 'ddpm' or 'flow'"
+        )
 
     @final
     def fit(

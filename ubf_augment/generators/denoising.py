@@ -6,13 +6,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from ubf_augment import seeding, simplex
+from ubf_augment.errors import LabelError
 from ubf_augment.generators.base import MapGenerator
 from ubf_augment.generators.codec import AbundanceAutoencoder, Codec, UnshuffleCodec
 from ubf_augment.training import History
@@ -98,6 +99,22 @@ class DenoisingGenerator(MapGenerator):
             codec.channels, self.code_size, widths, layers, attention, head_dim, dropout, self.num_classes
         )
         self.codec.to(memory_format=torch.channels_last)
+
+    def for_classes(self, start: Sequence[int | None]) -> Self:
+        """A copy for other classes: each begins with the embedding of the class given for it, or of no class.
+
+        Args and Raises as `MapGenerator.for_classes`; an unconditional generator raises a TypeError.
+        """
+        if self.num_classes is None:
+            raise TypeError("a generator without classes has no class embeddings to carry over")
+        if bad := [k for k in start if k is not None and not 0 <= k < self.num_classes]:
+            raise LabelError(f"class {bad[0]} is outside 0..{self.num_classes - 1}")
+        state, name = dict(self.state_dict()), "denoiser.unet.class_embedding.weight"
+        rows = [self.num_classes if k is None else k for k in start]  # the last row stands for "no class"
+        state[name] = state[name][[*rows, self.num_classes]]
+        other = type(self)(**{**self.config, "num_classes": len(start)})
+        other.load_state_dict(state)
+        return other.to(self.device).eval()
 
     @abstractmethod
     def alpha_sigma(

@@ -288,6 +288,58 @@ class HSISynthesizer(Unmixer):
             sensor=sensor,
         )
 
+    def finetune(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Shaped[Tensor, " n"] | Sequence[int],
+        *,
+        classes: Sequence[str],
+        class_map: Mapping[str, str] | None = None,
+        steps: int = 1000,
+        batch_size: int = 32,
+        lr: float = 2e-4,
+        seed: int = 0,
+        fabric: Fabric | None = None,
+        checkpoint: Path | str | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> HSISynthesizer:
+        """A synthesizer of the user's own classes: its generator goes on learning on the abundances of their images.
+
+        Each class begins as the class that it is mapped to (by name or ``class_map``), or as a scene without class. E and ε
+        stay: `adapt` to the sensor first. The images are unmixed, brought to the generator's size, flipped and turned; a few
+        dozen of them are enough to shift a generator, and few enough to be learned by heart: check with
+        `metrics.memorisation`, and take fewer steps.
+
+        Args:
+            images: reflectance on the synthesizer's bands.
+            labels: (N,), indices into ``classes``.
+            classes: the user's names in label order.
+            class_map: user's class name → synthesizer's class name, where they differ.
+            steps: of the generator.
+            batch_size: maps per step.
+            lr: peak learning rate.
+            seed: of the training.
+            fabric: devices and precision.
+            checkpoint: file to go on from after an interruption.
+            progress: show a progress bar.
+            options: of the generator's ``fit``.
+
+        Returns:
+            A new synthesizer; this one stays as it is.
+
+        Raises:
+            TypeError: if the generator cannot be carried over to other classes.
+            LabelError, UnknownClassError: for labels or names that do not fit.
+            NoDataError, ShapeError, BandCountError, RadiometryError: for images that do not fit.
+        """
+        from ubf_augment.synthesis.finetuning import finetune
+
+        path = None if checkpoint is None else Path(checkpoint)
+        return finetune(
+            self, images, labels, classes, class_map, steps, batch_size, lr, seed, fabric, path, progress, options
+        )  # fmt: skip
+
     def save_pretrained(self, directory: str | Path, *, dtype: str = "float32") -> Path:
         """Write a bundle (JSON and safetensors, see `bundle`); one that stands there is replaced in one move.
 
