@@ -47,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "steps": {"quick": 300, "full": 1500}, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.05,
     "tuning": {"quick": 0, "full": 2}, "seeds": {"quick": 2, "full": None},
     "endmembers": 8, "refinements": 40, "generator steps": {"quick": 300, "full": 6000},
+    "tuning steps": {"quick": 100, "full": 1000},
     "pretraining steps": {"quick": 1000, "full": 6000}, "pictures per class": {"quick": 100, "full": 420},
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {  # of the networks, all from scratch
@@ -109,6 +110,8 @@ class Study:
         scale, gamma = self.protocol.radiometry
         side = (train.x.shape[2], train.x.shape[3])
         kind: dict[str, Any] = {"generator": "gmm", "generator_steps": 1}
+        if generator and self.protocol.pretrained:
+            return self._tuned(train)
         if generator:
             code = CODED[self.args.preset] if min(side) >= 32 else SMALL_CODE
             kind = {"generator": "ddpm", "generator_steps": s["generator steps"], "generator_config": code}
@@ -117,6 +120,17 @@ class Study:
             num_endmembers=min(s["endmembers"], len(train.wavelengths) + 1), size=side, unmixing_steps=0, restarts=2,
             refine_iterations=s["refinements"], rgb_scale=scale, rgb_gamma=gamma, seed=number, progress=False,
             fabric=self.fabric, **kind,
+        )  # fmt: skip
+
+    def _tuned(self, train: LabelledImages) -> HSISynthesizer:
+        """The packaged bundle for the sensor and the classes of a training side."""
+        names = self.protocol.class_map
+        synth = HSISynthesizer.from_pretrained(self.protocol.pretrained).adapt(
+            train.x, wavelengths=train.wavelengths, labels=train.y, classes=train.classes, class_map=names
+        )
+        return synth.finetune(
+            train.x, train.y, classes=train.classes, class_map=names, steps=self.settings["tuning steps"],
+            batch_size=16, warmup=20, fabric=self.fabric, progress=False,
         )  # fmt: skip
 
     def _bank(self) -> dict[str, torch.Tensor] | None:
@@ -253,7 +267,9 @@ def main() -> None:
     if args.root is not None:  # a journal belongs to one folder
         settings["root"] = hashlib.sha256(str(args.root.expanduser().resolve()).encode()).hexdigest()[:12]
     if protocol.pictures is None and (lost := [r for r in args.rows if r in NEEDS_PICTURES]):
-        raise SystemExit(f"{args.dataset} has no labelled pictures of another source: leave out {' '.join(lost)}")
+        raise SystemExit(
+            f"{args.dataset} has no labelled pictures of another source: leave out {' '.join(lost)}"
+        )
     name = f"augmentation-{args.dataset}"
     journal = Journal(name, args, settings)
     study = Study(args, settings, protocol, journal)

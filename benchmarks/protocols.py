@@ -92,6 +92,7 @@ class Protocol:
         shared: n_test / n_train, mean over the splits, for the interval of Nadeau and Bengio
             (doi:10.1023/A:1024068626366).
         simulated: whether the images were made, not measured.
+        pretrained: packaged bundle that has seen no image of the protocol, or "".
         fixed_test: whether all splits have the same test side; what is tuned on one training side may then serve all.
     """
 
@@ -106,6 +107,7 @@ class Protocol:
     shared: float
     simulated: bool = False
     fixed_test: bool = False
+    pretrained: str = ""
 
 
 def open_protocol(
@@ -182,7 +184,7 @@ def _open_eurosat_few(root: Path, size: int = 64, per_class: PerClass = None) ->
     text = f"EuroSAT, 120 scenes 64×64, 13 bands, 10 classes; {len(first.train)} training and 60 test scenes by seed."
     return Protocol(
         "eurosat-few", text, SEEDS, size, load, partial(sources.aid_pictures, root), EUROSAT_TO_AID,
-        SATELLITE, len(first.test) / len(first.train),
+        SATELLITE, len(first.test) / len(first.train), pretrained="aid-chikusei",
     )  # fmt: skip
 
 
