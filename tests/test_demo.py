@@ -25,6 +25,11 @@ def test_the_quick_demo_writes_table_pictures_and_results(tmp_path: Path) -> Non
     table = (tmp_path / "table.md").read_text()
     assert "affine" in table
     assert results["chosen"] in table
+    assert f"automatic choice: {results['automatic']['name']}" in table
+    gains, errors = results["automatic"]["gains"], results["automatic"]["errors"]
+    better = [k for k in gains if gains[k] > errors[k]]
+    assert results["automatic"]["name"] in (better or [results["automatic"]["baseline"]])
+    assert results["automatic"]["baseline"] in ("none", "affine")
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 

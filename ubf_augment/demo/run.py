@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ubf_augment.classification import decide
 from ubf_augment.demo.training import CANDIDATES, DemoSettings, load_split, train_once, validation_score
 from ubf_augment.synthesis import HSISynthesizer
 
@@ -31,7 +32,8 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
     """Draw samples, train with and without augmentation, print and write what was found.
 
     The strategy is chosen on the validation blocks, over all seeds; the test blocks are only used for the
-    table. Every training has the same number of optimiser steps. Finished trainings are kept in
+    table. Beside the best strategy stands the automatic choice, which keeps a strategy only if it beats the better of
+    no augmentation and affine by more than its standard error (`classification.decide`). Every training has the same number of optimiser steps. Finished trainings are kept in
     ``runs.json``, so an interrupted demo goes on.
 
     Args:
@@ -77,6 +79,8 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
     validation = {name: _validation(found) for name, found in grid.items()}
     best = max(settings.candidates, key=lambda name: validation[name]["score"])
     rows = {name: grid[name] for name in ("none", "affine", best)}
+    scores = {name: [validation_score(run) for run in found] for name, found in grid.items()}
+    automatic = decide(scores, max(("none", "affine"), key=lambda name: validation[name]["score"]))
     results = {
         "settings": asdict(settings), "threads": torch.get_num_threads(), "seconds": round(time.monotonic() - start, 1),
         "environment": _environment(), "split": {"fold": settings.fold, **sizes},
@@ -85,6 +89,7 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
         "rows": {name: {"seeds": list(range(settings.seeds)), "runs": found} for name, found in rows.items()},
         "summary": {name: _summary(found) for name, found in rows.items()},
         "difference": _differences(rows["affine"], rows[best]),
+        "automatic": {**automatic.record(), "summary": _summary(grid[automatic.name])},
     }  # fmt: skip
     _report(results, out, console)
     return results
@@ -260,10 +265,10 @@ def _rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     def spread(v: dict[str, float]) -> str:
         return f"{v['mean']:.1f} ± {v['std']:.1f}"
 
-    return [
-        (labels[name], spread(v["accuracy"]), spread(v["macro_recall"]))
-        for name, v in results["summary"].items()
-    ]
+    automatic = results["automatic"]
+    labels["automatic"] = f"automatic choice: {automatic['name']}"
+    summary = {**results["summary"], "automatic": automatic["summary"]}
+    return [(labels[name], spread(v["accuracy"]), spread(v["macro_recall"])) for name, v in summary.items()]
 
 
 def _report(results: dict[str, Any], out: Path, console: Console) -> None:
