@@ -32,9 +32,10 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
     """Draw samples, train with and without augmentation, print and write what was found.
 
     The strategy is chosen on the validation blocks, over all seeds; the test blocks are only used for the
-    table. Beside the best strategy stands the automatic choice, which keeps a strategy only if it beats the better of
-    no augmentation and affine by more than its standard error (`classification.decide`). Every training has the same number of optimiser steps. Finished trainings are kept in
-    ``runs.json``, so an interrupted demo goes on.
+    table. Beside the best strategy stands the automatic choice, which keeps a strategy only if it beats the
+    better of no augmentation and affine by more than its standard error (`classification.decide`). Every
+    training has the same number of optimiser steps. Finished trainings are kept in ``runs.json``, so an
+    interrupted demo goes on.
 
     Args:
         out: directory for ``table.md``, ``results.json``, ``samples.png``, ``augmentation.png``, ``runs.json``.
