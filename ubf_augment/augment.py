@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from ubf_augment.errors import MissingLabelError, ShapeError
-from ubf_augment.labels import ClassIndex, LabelPolicy, check_labels, draw_labels, relabel, same_label
+from ubf_augment.labels import ClassIndex, LabelPolicy, draw_labels, read_labels, relabel, same_label
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.sources import Draw, ImageSource, Reconstructor, open_bank
@@ -395,12 +395,7 @@ class UBFAugment(nn.Module):
             )
         if y is None or not (needed or self.synth.class_endmembers):
             return None
-        if not isinstance(y, Tensor):
-            raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
-        classes = self.index.num_classes
-        if not classes and y.numel():  # a synthesizer without classes: labels only say what belongs together
-            classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
-        return check_labels(y, batch, classes)
+        return read_labels(y, batch, self.index.num_classes)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The state of the random stream, the class counts, and what was chosen for ``p="auto"``."""

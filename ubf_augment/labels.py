@@ -140,6 +140,19 @@ has other classes than the synthesizer
     return hard
 
 
+def read_labels(y: object, batch: int, num_classes: int) -> Shaped[Tensor, "b *k"]:
+    """`check_labels` of whatever was given; without classes (K = 0) labels only say what belongs together.
+
+    Raises:
+        TypeError: if it is no tensor.
+    """
+    if not isinstance(y, Tensor):
+        raise TypeError(f"labels must be a tensor, got {type(y).__name__}")
+    if not num_classes and y.numel():
+        num_classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
+    return check_labels(y, batch, num_classes)
+
+
 def _check_soft(y: Tensor, num_classes: int) -> Tensor:
     if not y.is_floating_point():
         raise LabelError(

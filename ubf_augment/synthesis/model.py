@@ -272,21 +272,10 @@ class HSISynthesizer(Unmixer):
         from ubf_augment.synthesis.sensor import adapt
 
         return adapt(
-            self,
-            images,
-            wavelengths=wavelengths,
-            rgb_bands=rgb_bands,
-            fwhm=fwhm,
-            labels=labels,
-            classes=classes,
-            class_map=class_map,
-            rgb_scale=rgb_scale,
-            rank=rank,
-            ridge=ridge,
-            max_pixels=max_pixels,
-            seed=seed,
+            self, images, wavelengths=wavelengths, rgb_bands=rgb_bands, fwhm=fwhm, labels=labels, classes=classes,
+            class_map=class_map, rgb_scale=rgb_scale, rank=rank, ridge=ridge, max_pixels=max_pixels, seed=seed,
             sensor=sensor,
-        )
+        )  # fmt: skip
 
     def finetune(
         self,

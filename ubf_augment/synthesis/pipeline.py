@@ -31,15 +31,7 @@ from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
 from ubf_augment.training import History, make_fabric
-from ubf_augment.unmixing import (
-    LeastSquares,
-    UnmixingModel,
-    fcls,
-    refine,
-    scale_materials,
-    vca,
-    with_shade,
-)
+from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, refine, scale_materials, vca, with_shade
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
