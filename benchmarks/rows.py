@@ -77,8 +77,9 @@ ROWS: dict[str, tuple[Plan, ...]] = {
     ),
 }  # fmt: skip
 """Row → plans, the first of which is taken where nothing is tuned. ``ubf`` is the automatic default: its first plan is
-``affine``, and another is taken only where it is clearly better."""
+``affine``, all are built on what ``affine`` was tuned to, and another is taken only where its gain is significant."""
 
+BASELINE = "affine"
 AUTOMATIC = ("ubf",)
 NEEDS_GENERATOR = ("generate", "edit", "balance")
 NEEDS_PICTURES = ("bank", "pretrain", "pretrain-grey")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,35 @@ def test_resuming_goes_on_in_the_random_stream(tmp_path: Path) -> None:
         assert torch.equal(a["label"], b["label"])
 
 
+def test_an_open_choice_is_made_before_fitting_and_kept_in_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def instead(augment: UBFAugment, train: Any, **options: Any) -> None:
+        asked.append((len(train), options["after"]()))
+        augment.settle(0.75, "vary")
+
+    monkeypatch.setattr("ubf_augment.lightning.choose", instead)
+
+    def fit(resume: Path | None = None) -> UBFCallback:
+        callback = UBFCallback(synth=tiny_synth(), p="auto", strategy="auto", seed=7)
+        run = trainer(tmp_path, callback, max_epochs=1 if resume is None else 2)
+        run.fit(Recorder(), ScenesModule(), ckpt_path=resume)
+        if resume is None:
+            run.save_checkpoint(tmp_path / "chosen.ckpt")
+        return callback
+
+    first = fit()
+    assert len(asked) == 1
+    assert isinstance(asked[0][1], torch.nn.Module)  # the data module's own augmentation follows
+    again = fit(tmp_path / "chosen.ckpt")
+    assert len(asked) == 1  # the checkpoint brought the choice
+    for callback in (first, again):
+        assert callback.augment is not None
+        assert (callback.augment.p, callback.augment.weights) == (0.75, {"vary": 1.0})
+
+
 def test_fit_twice_wraps_once(tmp_path: Path) -> None:
     module, model, callback = ScenesModule(), Recorder(), UBFCallback(synth=tiny_synth(), p=1.0, seed=0)
     run = trainer(tmp_path, callback)
@@ -202,6 +232,51 @@ def test_bad_use(tmp_path: Path) -> None:
     loader = torch.utils.data.DataLoader(Scenes(), 8)
     with pytest.raises(TypeError, match="needs a data module with train_aug"):
         trainer(tmp_path, UBFCallback(augment=UBFAugment(tiny_synth()))).fit(Recorder(), loader)
+
+
+@pytest.mark.slow
+def test_torchgeo_task_on_the_trainer_trains_as_a_plain_loop(tmp_path: Path) -> None:
+    """Same network, optimiser, batches and stream of `UBFAugment`: same weights, running statistics too."""
+
+    class Task(ClassificationTask):
+        def configure_optimizers(self) -> torch.optim.Optimizer:  # type: ignore[override]
+            return torch.optim.AdamW(self.parameters(), 1e-3, weight_decay=0.05)
+
+    class InOrder(ScenesModule):
+        def train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+            return torch.utils.data.DataLoader(self.train_dataset, 8)
+
+    def augmentation() -> UBFAugment:
+        return UBFAugment(tiny_synth(), 0.5, strategy="vary", classes=CLASSES, seed=0)
+
+    torch.manual_seed(1)
+    task = Task(model="resnet18", in_channels=5, num_classes=3)
+    plain = copy.deepcopy(task.model)
+    callback = UBFCallback(augment=augmentation())
+    run = trainer(tmp_path, callback, max_epochs=2, limit_val_batches=0)
+    run.fit(task, datamodule=InOrder())
+    assert run.global_step == 6
+
+    def train(model: nn.Module, augment: nn.Module | None) -> dict[str, Tensor]:
+        optimizer, data = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05), Scenes()
+        model.train()
+        for _ in range(2):
+            for rows in torch.arange(24).split(8):
+                batch = {"image": data.x[rows], "label": data.y[rows]}
+                batch = batch if augment is None else augment(batch)
+                z = (batch["image"] - ScenesModule.mean[:, None, None]) / ScenesModule.std[:, None, None]
+                loss = nn.functional.cross_entropy(model(z), batch["label"])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+        return dict(model.state_dict())
+
+    found, without = task.model.state_dict(), train(copy.deepcopy(plain), None)
+    for k, v in train(plain, augmentation()).items():
+        torch.testing.assert_close(found[k], v, atol=1e-5, rtol=1e-5)
+    assert (
+        max(float((found[k] - v).abs().max()) for k, v in without.items()) > 1e-3
+    )  # the augmentation is seen
 
 
 @pytest.mark.parametrize("class_path", ["ubf_augment.lightning.UBFCallback", "ubf_augment.UBFCallback"])

@@ -43,6 +43,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+NO_ENCODERS: dict[str, Any] = {"unmixing_config": {}, "unmixing_options": {}}
+
+
 def hsi(size: int = 40, seed: int = 0) -> HSI:
     image = mix(abundances(1, size, seed), materials())[0]
     return HSI(image, NM, torch.ones(size, size, dtype=torch.bool), {"path": "/data/block.mat"})
@@ -274,7 +277,9 @@ def test_shade_needs_a_material_beside_it(count: int) -> None:
 
 
 def test_fit_without_training_encoders_is_exact_least_squares(tmp_path: Path) -> None:
-    settings = FitSettings(**(SMALL | {"unmixing_steps": 0, "generator": "gmm", "generator_config": {}}))
+    settings = FitSettings(
+        **(SMALL | {"unmixing_steps": 0, "generator": "gmm", "generator_config": {}} | NO_ENCODERS)
+    )
     kinds = ["a", "b"]
     synth = HSISynthesizer.fit(
         [hsi(16, seed) for seed in range(6)], None, settings, hsi_labels=[kinds[i % 2] for i in range(6)], progress=False

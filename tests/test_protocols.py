@@ -450,7 +450,15 @@ def test_inner_split(protocols: ModuleType, data: Any) -> None:
     assert torch.equal(again[0], fit)
     assert torch.equal(again[1], validation)
     if len(names) < 1 / share:
-        assert held == [max(g for g in names if complete([g]))]
+        assert len(held) == 1
+        sizes = {g: int((groups == g).sum()) for g in names}
+        small = [g for g in names if complete([g]) and 2 * sizes[g] <= sum(sizes.values())]
+        if small:
+            assert held[0] in small
+            others = {inner_split(y, groups, s, share)[1].tolist()[0] for s in range(len(small))}
+            assert {int(groups[i]) for i in others} == set(small)  # each of them in turn
+        else:
+            assert sizes[held[0]] == min(sizes[g] for g in names if complete([g]))
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(0, 1000))

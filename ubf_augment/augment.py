@@ -140,8 +140,8 @@ class UBFAugment(nn.Module):
         super().__init__()
         if isinstance(synth, str):
             raise TypeError(f"give a synthesizer: UBFAugment(HSISynthesizer.from_pretrained({synth!r}))")
-        if p != "auto" and not 0 <= p <= 1:
-            raise ValueError(f"p must lie in [0, 1] or be 'auto', got {p}")
+        if p != "auto" and not (isinstance(p, int | float) and 0 <= p <= 1):
+            raise ValueError(f"p must lie in [0, 1] or be 'auto', got {p!r}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
         if placement not in ("replace", "append"):
@@ -172,12 +172,14 @@ class UBFAugment(nn.Module):
         self.asked = strategy
         self.calls, self._told = 0, False
         self._use(strategy)
+        self.possible = dict(self.weights)
 
     # ---- options -------------------------------------------------------------------------------------------
 
     def variant(self, p: float, strategy: Strategy | Mapping[str, float], seed: int | None) -> UBFAugment:
-        """A new module with the same synthesizer and options, but for these."""
-        return UBFAugment(self.synth, p, strategy=strategy, seed=seed, **self._options)
+        """A new module with the same synthesizer and options but for these, for samples of ``image`` and ``label``."""
+        options = {**self._options, "image_key": "image", "label_key": "label"}
+        return UBFAugment(self.synth, p, strategy=strategy, seed=seed, **options)
 
     def settle(self, p: float, strategy: Strategy | Mapping[str, float]) -> None:
         """Take a share and a strategy, as `choose` does for ``p="auto"``.
@@ -187,8 +189,9 @@ class UBFAugment(nn.Module):
         """
         if not 0 <= p <= 1:
             raise ValueError(f"p must lie in [0, 1], got {p}")
+        counts = self.policy.counts
         self._use(strategy)
-        self.p, self.pending = p, False
+        self.p, self.pending, self.policy.counts = p, False, counts
 
     def _use(self, strategy: Strategy | Mapping[str, float]) -> None:
         """Prepare for a strategy."""

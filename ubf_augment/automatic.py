@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from ubf_augment import classification
 from ubf_augment.augment import UBFAugment
 from ubf_augment.classification import Choice, LabelledImages, Recipe, read_images
+from ubf_augment.errors import LabelError
+from ubf_augment.strategies import CLASS_STRATEGIES
+from ubf_augment.training.loop import digest
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -28,16 +31,18 @@ def options(augment: UBFAugment) -> dict[str, Option]:
     """What `choose` tries: name → (p, strategy).
 
     For ``strategy="auto"`` every strategy that can work here, and ``vary`` with ``fuse``; else the given one in three shares.
+    Where classes are balanced or drawn by probability (``labels``), only those that draw a class.
     """
+    possible = augment.possible
     if augment.asked != "auto":
-        name = augment.asked if isinstance(augment.asked, str) else " and ".join(augment.weights)
+        name = augment.asked if isinstance(augment.asked, str) else " and ".join(possible)
         return {f"{name}, p = {p:g}": (p, augment.asked) for p in _SHARES}
     found: dict[str, Option] = {}
     for s in ("vary", "fuse", "edit", "generate", "bank"):
-        if s in augment.weights:
+        if s in possible and (augment.policy.mode == "keep" or s in CLASS_STRATEGIES):
             p = 0.5 if s in ("vary", "fuse") else 0.25
             found[f"{s}, p = {p:g}"] = (p, s)
-    if {"vary", "fuse"} <= set(augment.weights):
+    if {"vary", "fuse"} <= set(possible) and augment.policy.mode == "keep":
         found["vary and fuse, p = 0.5"] = (0.5, {"vary": 1.0, "fuse": 1.0})
     return found
 
@@ -50,7 +55,7 @@ def choose(
     after: Callable[[], nn.Module] | None = None,
     recipe: Recipe | None = None,
     groups: Int64[Tensor, " n"] | None = None,
-    repeats: int = 3,
+    repeats: int = 5,
     seed: int = 0,
     fabric: Fabric | None = None,
     progress: bool = True,
@@ -59,8 +64,11 @@ def choose(
     """Decide the strategy and the share of an `UBFAugment` on its training set, and set them.
 
     A network is trained with every option and without any, on ``repeats`` splits of the training set, and scored on the part
-    left out. An option is taken only if its mean paired gain exceeds its standard error (see `classification.decide`);
-    otherwise nothing will be replaced (p = 0). Prints the table. Cost: (options + 1) × repeats trainings by the recipe.
+    left out. An option is taken only if its mean paired gain is significant (see `classification.decide`); otherwise nothing
+    will be replaced (p = 0). Prints the table. Cost: (options + 1) × repeats trainings by the recipe.
+
+    The synthesizer is used as it is. If it was fitted, adapted or fine-tuned on the same training set, it has seen the parts
+    that are left out, and ``generate`` and ``edit`` look better here than they are.
 
     Args:
         augment: with ``p="auto"``, or any other, whose p and strategy are then replaced.
@@ -73,28 +81,35 @@ def choose(
         seed: of everything.
         fabric: device and precision.
         progress: show a progress bar and the table.
-        path: JSON file to keep the choice in; if it is there, it is read instead.
+        path: JSON file to keep the choice in; if it is there, it is read instead. It belongs to these images, options, recipe
+            and seed.
 
     Returns:
         The choice, with all scores.
 
     Raises:
-        LabelError: if the data set names no classes.
-        ValueError: if ``path`` holds the choice of other options, or no split is possible.
+        LabelError: if the data set names no classes, or others than the augmentation.
+        ValueError: if ``path`` holds another choice, or no split is possible.
     """
     data = (
         train if isinstance(train, LabelledImages) else read_images(train, augment.synth.wavelengths, classes)
     )
-    tried = options(augment)
+    if augment.index.names and tuple(augment.index.names) != data.classes:
+        raise LabelError(
+            f"the training set has the classes {', '.join(data.classes)}, the augmentation "
+            f"{', '.join(augment.index.names)}: give UBFAugment classes=… in the label order of the training set"
+        )
+    tried, recipe = options(augment), recipe or Recipe()
+    mark = f"{digest(data.x, data.y, groups)} {tried} {recipe} {repeats} {seed}"
     file = None if path is None else Path(path)
-    found = None if file is None or not file.exists() else _read(file, tried)
+    found = None if file is None or not file.exists() else _read(file, mark)
     if found is None:
-        found = _try(augment, tried, data, after, recipe or Recipe(), groups, repeats, seed, fabric, progress)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        found = _try(augment, tried, data, after, recipe, groups, repeats, seed, fabric, progress)
         if file is not None:
             aside = file.with_name(f".{file.name}.{os.getpid()}")
-            aside.write_text(
-                json.dumps({**found.record(), "options": sorted(tried)}, indent=1), encoding="utf-8"
-            )
+            aside.write_text(json.dumps({**found.record(), "of": mark}, indent=1), encoding="utf-8")
             os.replace(aside, file)
     if progress:
         print(found.table())
@@ -124,11 +139,11 @@ def _try(
         )  # fmt: skip
 
 
-def _read(file: Path, tried: Mapping[str, Option]) -> Choice:
+def _read(file: Path, mark: str) -> Choice:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored.pop("options") != sorted(tried):
-            raise ValueError("it is of other options")
+        if stored.pop("of") != mark:
+            raise ValueError("it is of other images, options or settings")
         return Choice(**stored)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

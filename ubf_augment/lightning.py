@@ -47,7 +47,8 @@ class UBFCallback(Callback):
         augment: a ready `UBFAugment`, instead of both and of all that follows.
         classes: names of the data set's classes in label order; by default ``classes`` of its training set.
         p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`; ``p="auto"`` calls `choose` on the data
-            module's training set before fitting (some minutes).
+            module's training set before fitting: ResNet-18 on the CPU, followed by the data module's own augmentation. To
+            choose with another network or on a GPU, call `choose` yourself and pass ``augment``.
         strength, endmember_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
 
     Attributes:
@@ -111,13 +112,21 @@ class UBFCallback(Callback):
             self.augment = self._build(module)
         if self._state is not None:
             self.augment.set_extra_state(self._state)
-        if self.augment.pending:
-            choose(self.augment, _dataset_of(module), classes=self.classes or _classes_of(module))
         _warn_if_empty(module, trainer)
         before = module.train_aug
         then = module.aug if before is None else before
         self._restore = module, before
         module.train_aug = nn.Sequential(self.augment, then if isinstance(then, nn.Module) else _Call(then))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose what ``p="auto"`` leaves open, unless the checkpoint has brought a choice."""
+        if self.augment is None or not self.augment.pending:
+            return
+        module: Any = getattr(trainer, "datamodule", None)
+        then = module.train_aug[1]
+        choose(
+            self.augment, _dataset_of(module), classes=self.classes or _classes_of(module), after=lambda: then
+        )  # fmt: skip
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the data module its own augmentation back."""

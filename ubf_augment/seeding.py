@@ -52,7 +52,9 @@ def seeded(seed: int) -> Iterator[None]:
     >>> bool(torch.equal(before, torch.get_rng_state()))
     True
     """
-    with torch.random.fork_rng(devices=[]):
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

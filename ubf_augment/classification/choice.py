@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from ubf_augment.classification.images import LabelledImages, inner_split
@@ -56,35 +57,39 @@ class Choice:
 
 
 def decide(
-    scores: Mapping[str, list[float]], baseline: str, confidence: float = 1.0, share: float = 0.25
+    scores: Mapping[str, Sequence[float]], baseline: str, *, alpha: float = 0.2, share: float = 0.25
 ) -> Choice:
-    """Choose by the scores of inner splits: the best candidate whose mean paired gain exceeds its standard error.
+    """Choose by the scores of inner splits: the best candidate whose mean paired gain is significant.
 
-    The error of a gain over n splits is s √(1/n + q / (1 − q)) for a validation side of a share q: splits of one training
-    side share images, so the plain standard error is too small; the factor is that of Nadeau and Bengio (2003,
-    doi:10.1023/A:1024068626366).
+    The gain d̄ over n splits has the standard error s √(1/n + q / (1 − q)) for a validation side of a share q: splits of one
+    training side share images, so the plain s/√n is too small (Nadeau and Bengio 2003, doi:10.1023/A:1024068626366). A
+    candidate counts as better if d̄ exceeds the error times the one-sided t quantile at 1 − α/k with n − 1 degrees of freedom,
+    k being the number of candidates: where none is better, one is taken in at most about a share α of all cases. With a single
+    split the error is unknown, and any gain will do.
 
     Args:
         scores: candidate → figure of each inner split, in the same order; the baseline among them.
         baseline: what is kept if nothing is better.
-        confidence: how many standard errors a gain must exceed. With a single split the error is unknown: any gain will do.
+        alpha: accepted share of wrong choices.
         share: q, of the images that validated.
 
-    >>> decide({"affine": [50.0, 52.0], "vary": [55.0, 57.5], "generate": [40.0, 60.0]}, "affine").name
+    >>> decide({"affine": [50, 52, 51], "vary": [55, 57.5, 56], "generate": [40, 60, 50]}, "affine").name
     'vary'
-    >>> decide({"affine": [50.0, 52.0], "vary": [49.0, 56.0]}, "affine").name
+    >>> decide({"affine": [50, 52, 51], "vary": [49, 56, 53]}, "affine").name
     'affine'
     """
+    from scipy.stats import t
+
     base, gains, errors = scores[baseline], {}, {}
     for name, values in scores.items():
         if name == baseline:
             continue
         d = [a - b for a, b in zip(values, base, strict=True)]
         gains[name] = statistics.fmean(d)
-        errors[name] = (
-            statistics.stdev(d) * math.sqrt(1 / len(d) + share / (1 - share)) if len(d) > 1 else 0.0
-        )
-    able = [name for name in gains if gains[name] > confidence * errors[name]]
+        spread = math.sqrt(1 / len(d) + share / (1 - share))
+        errors[name] = statistics.stdev(d) * spread if len(d) > 1 else 0.0
+    factor = float(t.ppf(1 - alpha / max(1, len(gains)), len(base) - 1)) if len(base) > 1 else 0.0
+    able = [name for name in gains if gains[name] > factor * errors[name]]
     best = max(able, key=lambda name: gains[name], default=baseline)
     return Choice(best, baseline, {k: list(v) for k, v in scores.items()}, gains, errors)
 
@@ -95,10 +100,11 @@ def choose(
     baseline: str,
     recipe: Recipe,
     *,
-    groups: Tensor | None = None,
-    repeats: int = 3,
+    groups: Int64[Tensor, " n"] | None = None,
+    repeats: int = 5,
     share: float = 0.25,
-    confidence: float = 1.0,
+    alpha: float = 0.2,
+    start: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     fabric: Fabric | None = None,
     tick: Callable[[], object] = lambda: None,
@@ -113,7 +119,8 @@ def choose(
         groups: (N,) int64, see `inner_split`; by default all images are independent.
         repeats: inner splits.
         share: of the images that validate.
-        confidence: see `decide`.
+        alpha: see `decide`.
+        start: weights to start from, see `train_classifier`.
         seed: of the splits and trainings.
         fabric: device and precision.
         tick: called after every training.
@@ -125,11 +132,15 @@ def choose(
         raise ValueError(f"the baseline {baseline!r} must be one of the candidates {', '.join(candidates)}")
     places = torch.arange(len(data)) if groups is None else groups
     found: dict[str, list[float]] = {name: [] for name in candidates}
+    held_out = share
     for i in range(repeats):
         fit, held = (data.subset(rows) for rows in inner_split(data.y, places, derive_seed(seed, i), share))
+        held_out = len(held) / (len(held) + len(fit))
         for name, augment in candidates.items():
-            done = train_classifier(fit, recipe, augment, seed=derive_seed(seed, i), fabric=fabric)
+            done = train_classifier(
+                fit, recipe, augment, seed=derive_seed(seed, i), start=start, fabric=fabric
+            )
             s = score(predict(done.model, held.x), held.y)
             found[name].append((s.accuracy + s.macro_recall) / 2)
             tick()
-    return decide(found, baseline, confidence, share)
+    return decide(found, baseline, alpha=alpha, share=held_out)

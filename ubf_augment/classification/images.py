@@ -84,12 +84,14 @@ def read_images(data: Any, wavelengths: Wavelengths, classes: Sequence[str] | No
     return LabelledImages(x, y, tuple(names), check_wavelengths(wavelengths, x.shape[1], "the images"))
 
 
-def inner_split(labels: Tensor, groups: Tensor, seed: int, share: float = 0.25) -> tuple[Tensor, Tensor]:
+def inner_split(
+    labels: Int64[Tensor, " n"], groups: Int64[Tensor, " n"], seed: int, share: float = 0.25
+) -> tuple[Int64[Tensor, " f"], Int64[Tensor, " v"]]:
     """Split a training side into rows to fit on and rows to choose on.
 
     Whole groups are drawn for the validation side until it has about ``share`` of every class, and at least one image of
-    each class that has two; every class stays on the fit side. Where there are fewer than 1 / ``share`` groups, the last one
-    that can be spared is the validation side.
+    each class that has two; every class stays on the fit side. Where there are fewer than 1 / ``share`` groups, one that can be
+    spared and holds at most half of the images, drawn by the seed, is the validation side (the smallest, if all hold more).
 
     Args:
         labels: (N,) int64.
@@ -128,7 +130,8 @@ def inner_split(labels: Tensor, groups: Tensor, seed: int, share: float = 0.25) 
         )
     wanted = np.where(total > 1, np.maximum(np.rint(share * total), 1), 0).astype(np.int64)
     if len(ids) < 1 / share:
-        chosen = spare[-1:]
+        small = [i for i in spare if 2 * table[i].sum() <= table.sum()]
+        chosen = [small[seed % len(small)] if small else min(spare, key=lambda i: int(table[i].sum()))]
     else:
         rng = np.random.default_rng(seed)
         chosen = _draw_groups(table, wanted, rng) or [min(spare, key=lambda i: _miss(table[i], wanted))]

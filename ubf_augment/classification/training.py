@@ -204,6 +204,7 @@ def train_classifier(
 
     Raises:
         NoDataError: if there are no images.
+        ValueError: if no weight of ``start`` fits.
         FloatingPointError: if the loss is no longer finite.
         ValueError: if ``split_batch_norm`` is set and a batch is not real images followed by as many synthetic ones.
     """
@@ -214,6 +215,10 @@ def train_classifier(
     if start is not None:
         own = model.network.state_dict()
         fits = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+        if not fits:
+            raise ValueError(
+                f"no weight of start fits {recipe.model}: take those of a network of the same kind"
+            )
         model.network.load_state_dict(fits, strict=False)
     with seeded(derive_seed(seed, _AUGMENT)):
         transform = nn.Identity() if augment is None else augment(derive_seed(seed, _AUGMENT))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from ubf_augment import simplex
@@ -40,7 +41,7 @@ def finetune(
 ) -> HSISynthesizer:
     """See `HSISynthesizer.finetune`."""
     begin = time.monotonic()
-    y = torch.as_tensor(labels, dtype=torch.int64)
+    y = torch.as_tensor(labels, dtype=torch.int64).cpu()
     if not len(images):
         raise NoDataError("there are no images to fine-tune on")
     if len(y) != len(images) or not 0 <= int(y.min()) <= int(y.max()) < len(classes):
@@ -81,7 +82,9 @@ def finetune(
 
 
 @torch.no_grad()
-def abundance_maps(synth: HSISynthesizer, images: Tensor, known: Tensor) -> Tensor:
+def abundance_maps(
+    synth: HSISynthesizer, images: Float[Tensor, "n c h w"], known: Int64[Tensor, " n"]
+) -> UInt8[Tensor, "n p i j"]:
     """Unmix images and bring them to the generator's size: uint8 (N, P, H, W) that sum to 255.
 
     Args:

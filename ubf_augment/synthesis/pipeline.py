@@ -99,8 +99,15 @@ class FitSettings:
         """Refuse what no stage could work with.
 
         Raises:
-            ValueError: if there is no room for a material beside shade.
+            ValueError: if there is no room for a material beside shade, or options of encoders that are not trained.
         """
+        if self.unmixing_steps == 0 and (
+            self.conditional_rgb or self.unmixing_config or self.unmixing_options
+        ):
+            raise ValueError(
+                "unmixing_steps=0 trains no encoders, so conditional_rgb, unmixing_config and unmixing_options have no use: "
+                "leave them out, or give steps"
+            )
         if self.num_endmembers < 2:
             raise ValueError(
                 f"num_endmembers={self.num_endmembers}: shade is one of them, so give at least 2 (5 to 8 are usual)"

@@ -10,7 +10,7 @@ from ubf_augment import simplex
 from ubf_augment.spectra import Endmembers
 from ubf_augment.unmixing.solver import check_image
 
-_PENALTY, _RELAXATION = 0.1, 1.6
+_PENALTY, _PENALTY_PRIOR, _RELAXATION = 0.02, 0.1, 1.6
 
 
 @torch.no_grad()
@@ -19,14 +19,15 @@ def sunsal(
     E: Endmembers | Float[Tensor, "p c"],
     *,
     prior_weight: float = 0.0,
-    iterations: int = 20,
+    iterations: int = 30,
 ) -> Float[Tensor, "b p h w"]:
     """Approximate the abundances of `fcls` by a fixed number of ADMM iterations in single precision.
 
     Minimises ‖x − Eᵀa‖² with Σₚ aₚ = 1 in a and a ≥ 0 in a copy of a, which are drawn together; over-relaxed by 1.6. The result
-    is projected on the simplex, so ANC and ASC hold after any number of iterations. On EuroSAT with eight endmembers ten
-    iterations leave an error of 1·10⁻⁴ in abundance and 20 one of 3·10⁻⁵, in an eighth of the time of `fcls`. Endmembers that
-    are nearly linear combinations of others take more.
+    is projected on the simplex, so ANC and ASC hold after any number of iterations. How near it comes depends on how different
+    the endmembers are: 30 iterations leave a mean error in abundance of 3·10⁻⁵ on EuroSAT (P = 8, bright materials), 3·10⁻⁴
+    and 2·10⁻³ on mixtures of the packaged bundles' endmembers, and 0.015 on EuroSAT with the dark extremes that VCA finds;
+    some 5 to 20 times faster than `fcls`. Meant for what keeps the image's residual, which holds what is left over.
 
     Args:
         x: reflectance (B, C, H, W).
@@ -58,10 +59,11 @@ def sunsal(
     scale = gram.diagonal().mean().clamp_min(1e-12)
     eye = torch.eye(len(e), dtype=e.dtype, device=e.device)
     # Under the sum constraint a pull towards equal abundances is a pull towards zero.
-    inverse = torch.linalg.inv(gram + (max(prior_weight, 1e-6) + _PENALTY) * scale * eye)
+    penalty = _PENALTY_PRIOR if prior_weight else _PENALTY
+    inverse = torch.linalg.inv(gram + (max(prior_weight, 1e-6) + penalty) * scale * eye)
     ones = inverse.sum(1)
     keep_sum = inverse - ones[:, None] * ones / ones.sum()  # changes of a that leave its sum as it is
-    pull = (keep_sum * (_PENALTY * scale)).float()
+    pull = (keep_sum * (penalty * scale)).float()
     base = (
         torch.matmul((keep_sum @ e).float(), x.reshape(b, c, h * w).float())
         + (ones / ones.sum()).float()[:, None]

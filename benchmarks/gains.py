@@ -1,0 +1,122 @@
+"""The augmentation table as tables and a figure: what each row reaches, and its paired gain over affine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common import Result, mean
+from paired import Paired, compare
+from protocols import Protocol
+from rows import AUTOMATIC, BASELINE
+
+Runs = Mapping[str, list[dict[str, Any]]]
+
+
+def tables(result: Result, model: str, runs: Runs, protocol: Protocol, classes: tuple[str, ...]) -> None:
+    """Two tables of a network: figures and gains of each row; recall of each class. And what was hoped for."""
+    columns = ["augmentation", "accuracy", "macro recall", "neg. log-likelihood (nats)", "train accuracy", "gain over affine",
+               "plain 95 %", "corrected 95 %", "bootstrap 95 %", "gain in macro recall", "synthetic", "steps",
+               "seconds"]  # fmt: skip
+    lines = []
+    for row, found in runs.items():
+        gain = against(found, runs.get(BASELINE), row, protocol)
+        recall = against(found, runs.get(BASELINE), row, protocol, "macro_recall")
+        lines.append([
+            row, *(mean([r[k] for r in found]) for k in ("accuracy", "macro_recall", "nll", "train_accuracy")),
+            _cell(gain), *(interval(None if gain is None else getattr(gain, k)) for k in ("plain", "corrected", "bootstrap")),
+            _cell(recall), mean([r["synthetic"] for r in found]), found[0]["steps"], mean([r["seconds"] for r in found]),
+        ])  # fmt: skip
+        if gain is not None and row in AUTOMATIC:
+            result.claim(
+                f"{model}: {row} gains at least 3 points over affine", gain.mean >= 3, f"{gain.mean:+.2f}"
+            )
+            limits, name = _limits(gain)
+            if limits is not None:
+                shown = interval(limits) or ""
+                result.claim(f"{model}: the {name} interval of {row} lies above zero", limits[0] > 0, shown)
+                result.claim(f"{model}: {row} does not lose significantly", limits[1] >= 0, shown)
+    result.table(model, columns, lines, [1, 1, 2, 1, 1, 0, 0, 0, 1, 2, 0, 0])
+    recalls = [
+        [row, *(_recall([r["recalls"][k] for r in found]) for k in range(len(classes)))]
+        for row, found in runs.items()
+    ]
+    result.table(f"{model}: recall", ["augmentation", *classes], recalls, [0] * len(classes))
+
+
+def against(
+    ours: list[dict[str, Any]],
+    theirs: list[dict[str, Any]] | None,
+    row: str,
+    protocol: Protocol,
+    key: str = "accuracy",
+) -> Paired | None:
+    """Paired difference to affine; None for affine itself."""
+    if theirs is None or row == BASELINE:
+        return None
+    same = protocol.fixed_test and key == "accuracy"
+    right = ([r["right"] for r in ours], [r["right"] for r in theirs]) if same else None
+    return compare([r[key] for r in ours], [r[key] for r in theirs], protocol.shared, right)
+
+
+def _limits(gain: Paired) -> tuple[tuple[float, float] | None, str]:
+    """The interval to judge by: where all splits share a test side, that over splits and test scenes."""
+    return (gain.corrected, "corrected") if gain.bootstrap is None else (gain.bootstrap, "bootstrap")
+
+
+def _cell(gain: Paired | None) -> dict[str, Any] | None:
+    return None if gain is None else {**mean([gain.mean]), "spread": gain.sd, "n": gain.n}
+
+
+def _recall(values: list[float | None]) -> dict[str, Any] | None:
+    known = [v for v in values if v is not None]
+    return mean(known) if known else None
+
+
+def interval(found: tuple[float, float] | None) -> str | None:
+    """An interval as text."""
+    return None if found is None else f"[{found[0]:+.1f}, {found[1]:+.1f}]"
+
+
+def figure(content: Mapping[str, Any], protocol: Protocol, folder: Path) -> Path | None:
+    """Gains over affine with their intervals, from a result; None if there is nothing to compare."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    grid: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for run in content["runs"]:
+        grid.setdefault(run["model"], {}).setdefault(run["row"], []).append(run)
+    rows = [r for r in dict.fromkeys(run["row"] for run in content["runs"]) if r != BASELINE]
+    if not rows or any(BASELINE not in runs for runs in grid.values()):
+        return None
+    fig, axes = plt.subplots(
+        1, len(grid), figsize=(1.5 + 3.6 * len(grid), 1.2 + 0.35 * len(rows)), sharey=True, squeeze=False, layout="constrained"
+    )  # fmt: skip
+    for ax, (model, runs) in zip(axes[0], grid.items(), strict=True):
+        for i, row in enumerate(rows):
+            gain = against(runs[row], runs[BASELINE], row, protocol)
+            assert gain is not None
+            limits, _ = _limits(gain)
+            if limits is not None and gain.plain is not None:
+                ax.plot(limits, [i, i], color="#9ab", lw=1.5)
+                ax.plot(gain.plain, [i, i], color="#357", lw=4)
+            ax.plot(gain.mean, i, "o", color="#c33")
+        ax.axvline(0, color="k", lw=0.8)
+        reached = mean([r["accuracy"] for r in runs[BASELINE]])["centre"]
+        ax.set_title(f"{model} (affine {reached:.1f} %)")
+        ax.set_xlabel("points over affine")
+        ax.set_yticks(range(len(rows)), rows)
+        ax.invert_yaxis()
+    suffix = "" if content["preset"] == "full" else "-quick"
+    simulated = ", simulated" if protocol.simulated else ""
+    fig.suptitle(
+        f"{content['title']}{simulated}, {len(content['seeds'])} splits; thick: plain 95 %, thin: corrected or bootstrap",
+        fontsize=9,
+    )  # fmt: skip
+    path = folder / f"{content['name']}{suffix}.png"
+    fig.savefig(path, dpi=110)
+    plt.close(fig)
+    return path
