@@ -8,6 +8,7 @@ from ubf_augment.classification.training import (
     Classifier,
     Recipe,
     Training,
+    imagenet_weights,
     train_classifier,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "Training",
     "choose",
     "decide",
+    "imagenet_weights",
     "inner_split",
     "predict",
     "read_images",

