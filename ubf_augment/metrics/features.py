@@ -135,8 +135,9 @@ def efficientnet_lite0_weights() -> dict[str, Tensor]:
 def efficientnet_lite0_features(device: torch.device | str | None = None) -> FeatureNetwork:
     """EfficientNet-Lite0 with ImageNet weights: the 1280 features before its classifier, without any download.
 
-    The weights are those of `efficientnet_lite0_weights`; every name must match. Pictures are resized to 224 × 224 (bilinear, antialiased) and brought from [0, 1] to [−1, 1], the normalisation this
-    network was trained with. The network depends on no other image of the batch.
+    The weights are those of `efficientnet_lite0_weights`; every name must match. Pictures are resized to 224 × 224 (bilinear,
+    antialiased) and brought from [0, 1] to [−1, 1], the normalisation this network was trained with. The network depends on
+    no other image of the batch.
 
     Call the result "Fréchet distance (EfficientNet-Lite0 features)" (`FeatureNetwork.label`): it is no FID.
 
