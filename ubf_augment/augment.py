@@ -56,7 +56,7 @@ class UBFAugment(nn.Module):
       label.
     - a mapping of weights, ``{"vary": 0.7, "generate": 0.3}``: one strategy drawn per image.
     - ``"auto"``: all that ``synth`` and ``bank`` permit, ``vary`` twice as often as each of the others; with
-      ``p="auto"`` what `choose` finds best on a part of the training set, which may be nothing at all.
+      ``p="auto"`` what `automatic.choose` finds best on a part of the training set, which may be nothing at all.
 
     A strategy is drawn among those that can serve the image: ``generate`` and ``bank`` need a class they
     know, ``edit`` too if the generator is conditional, ``fuse`` needs a partner in the batch. An image that
@@ -76,7 +76,7 @@ class UBFAugment(nn.Module):
     Args:
         synth: the source of images; see `HSISynthesizer.adapt` for a new sensor.
         p: probability of each image to be replaced (or, appended, to get a synthetic sibling); ``"auto"`` leaves it,
-            and the strategy, to `choose`, which must be called before the first batch.
+            and the strategy, to `automatic.choose`, which must be called before the first batch.
         strategy: see above.
         labels: ``"keep"`` draws each scene from the class of the image it stands for, so class counts stay
             exact; ``"balance"`` lets ``generate`` and ``bank`` draw whatever class was seen least so far; a
@@ -182,7 +182,7 @@ class UBFAugment(nn.Module):
         return UBFAugment(self.synth, p, strategy=strategy, seed=seed, **options)
 
     def settle(self, p: float, strategy: Strategy | Mapping[str, float]) -> None:
-        """Take a share and a strategy, as `choose` does for ``p="auto"``.
+        """Take a share and a strategy, as `automatic.choose` does for ``p="auto"``.
 
         Raises:
             ValueError: as the constructor.
