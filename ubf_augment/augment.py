@@ -17,15 +17,14 @@ from ubf_augment.seeding import derive_seed
 from ubf_augment.sources import Draw, ImageSource, Reconstructor, open_bank
 from ubf_augment.strategies import (
     CLASS_STRATEGIES,
-    STRATEGIES,
     SpectralVariation,
     append_rows,
+    read_weights,
     warn_of_places,
 )
 from ubf_augment.synthesis import HSISynthesizer
 
 Strategy = Literal["generate", "bank", "edit", "fuse", "vary", "auto"]
-_AUTO = {"vary": 2.0, "generate": 1.0, "edit": 1.0, "fuse": 1.0, "bank": 1.0}
 
 
 class _Result(NamedTuple):
@@ -195,7 +194,7 @@ class UBFAugment(nn.Module):
 
     def _use(self, strategy: Strategy | Mapping[str, float]) -> None:
         """Prepare for a strategy."""
-        self.weights = self._weights(strategy)
+        self.weights = read_weights(strategy, self.source.impossible())
         self._can = {s: self.source.serves(s, self.index) for s in self.weights}
         self._free = torch.tensor([s in CLASS_STRATEGIES for s in self.weights] + [False])
         self.policy = LabelPolicy(
@@ -213,24 +212,6 @@ class UBFAugment(nn.Module):
                 f"{', '.join(self.index.names)}; class_map can match them with {', '.join(self.synth.classes)}",
                 stacklevel=3,
             )
-
-    def _weights(self, strategy: str | Mapping[str, float]) -> dict[str, float]:
-        """Relative weight of each strategy; raises where one cannot work with this synthesizer."""
-        missing = self.source.impossible()
-        if isinstance(strategy, str) and strategy == "auto":
-            return {s: w for s, w in _AUTO.items() if s not in missing}
-        weights = {strategy: 1.0} if isinstance(strategy, str) else {s: float(w) for s, w in strategy.items()}
-        for s, w in weights.items():
-            if s not in STRATEGIES:
-                raise ValueError(f"no strategy {s!r}; there are {', '.join(STRATEGIES)} and auto")
-            if not 0 <= w < float("inf"):
-                raise ValueError(f"the weight of strategy {s!r} must be ≥ 0, got {w}")
-            if s in missing:
-                raise ValueError(f"strategy {s!r} cannot work here: {missing[s]}")
-        weights = {s: w for s, w in weights.items() if w > 0}
-        if not weights:
-            raise ValueError("give at least one strategy a weight > 0")
-        return weights
 
     # ---- call ----------------------------------------------------------------------------------------------
 

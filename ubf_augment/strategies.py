@@ -21,6 +21,36 @@ STRATEGIES = ("generate", "bank", "edit", "fuse", "vary")
 """Names of the strategies that one image can undergo."""
 CLASS_STRATEGIES = ("generate", "bank")
 """Those that draw a whole scene from a class; the others keep the image's label by construction."""
+_AUTO = {"vary": 2.0, "generate": 1.0, "edit": 1.0, "fuse": 1.0, "bank": 1.0}
+
+
+def read_weights(strategy: str | Mapping[str, float], impossible: Mapping[str, str]) -> dict[str, float]:
+    """Relative weight of each strategy that is used.
+
+    Args:
+        strategy: a name, a mapping of weights, or ``"auto"`` for all that can work.
+        impossible: strategies that cannot work, and why.
+
+    Raises:
+        ValueError: for an unknown or impossible strategy, a negative weight, or none above zero.
+
+    >>> read_weights("auto", {"bank": "it needs pictures", "edit": "", "generate": ""})
+    {'vary': 2.0, 'fuse': 1.0}
+    """
+    if strategy == "auto":
+        return {s: w for s, w in _AUTO.items() if s not in impossible}
+    weights = {strategy: 1.0} if isinstance(strategy, str) else {s: float(w) for s, w in strategy.items()}
+    for s, w in weights.items():
+        if s not in STRATEGIES:
+            raise ValueError(f"no strategy {s!r}; there are {', '.join(STRATEGIES)} and auto")
+        if not 0 <= w < float("inf"):
+            raise ValueError(f"the weight of strategy {s!r} must be ≥ 0, got {w}")
+        if s in impossible:
+            raise ValueError(f"strategy {s!r} cannot work here: {impossible[s]}")
+    weights = {s: w for s, w in weights.items() if w > 0}
+    if not weights:
+        raise ValueError("give at least one strategy a weight > 0")
+    return weights
 
 
 class SpectralVariation:
