@@ -46,8 +46,8 @@ class UBFCallback(Callback):
         synth: a synthesizer, instead of ``pretrained``.
         augment: a ready `UBFAugment`, instead of both and of all that follows.
         classes: names of the data set's classes in label order; by default ``classes`` of its training set.
-        p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`; ``p="auto"`` calls `automatic.choose` on the data
-            module's training set before fitting: ResNet-18 on the CPU, followed by the data module's own augmentation. To
+        p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`; ``p="auto"`` calls `automatic.choose` on the
+            data module's training set before fitting: ResNet-18 on the CPU, followed by the data module's own augmentation. To
             choose with another network or on a GPU, call `automatic.choose` yourself and pass ``augment``.
         strength, endmember_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
 
