@@ -31,7 +31,7 @@ from common import Journal, Result, arguments
 from gains import figure, tables
 from paired import pack
 from protocols import PROTOCOLS, Protocol, open_protocol
-from rows import AUTOMATIC, BASELINE, NEEDS_GENERATOR, NEEDS_PICTURES, ROWS, Plan, augmentation
+from rows import AUTOMATIC, BANKS, BASELINE, NEEDS_GENERATOR, NEEDS_PICTURES, ROWS, Plan, augmentation
 from study import CODED
 
 from ubf_augment import HSISynthesizer
@@ -62,6 +62,11 @@ SETTINGS: dict[str, Any] = {
 OPTIONS: dict[str, dict[str, Any]] = {  # of the networks; from scratch but for EfficientNet-Lite0
     "alexnet": {}, "resnet18": {}, "vgg16": {"drop_rate": 0.5}, "tf_efficientnet_lite0": {},
 }  # fmt: skip
+
+
+def mark(*parts: Any) -> str:
+    """Twelve letters that change with the parts: what was done by another plan is not taken for this one."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 def options(parser: ArgumentParser) -> None:
@@ -103,6 +108,7 @@ class Study:
         self.split = lru_cache(maxsize=2)(self.protocol.load)  # a split of the twin takes a gigabyte
         self.synth = cache(self._synth)
         self.bank = cache(self._bank)
+        self.recognised = cache(self._recognised)
 
     def recipe(self, model: str, plan: Plan) -> Recipe:
         """How a network is trained."""
@@ -155,11 +161,13 @@ class Study:
         if plan.pretrain not in ("lifted", "grey"):
             bands = len(self.split(number).train.wavelengths)
             return (imagenet_weights(model, bands) if model in IMAGENET else None), 0.0
-        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{number}.pt"
+        first = ROWS["vary" if plan.before == "vary" else "spectral-gain"][0] if plan.before else Plan()
+        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{mark(first)}-{number}.pt"
         if not path.exists():
             pictures = self.lifted(number, plan.pretrain)
             recipe = replace(self.recipe(model, Plan()), steps=self.settings["pretraining steps"])
-            augment = augmentation(Plan(), pictures.wavelengths, pictures.classes, None, None)
+            synth = None if first.ubf is None else self.synth(number, False)
+            augment = augmentation(first, pictures.wavelengths, (), synth, None, recipe.steps)
             done = train_classifier(
                 pictures, recipe, augment, seed=derive_seed(number, 5), fabric=self.fabric
             )
@@ -184,12 +192,27 @@ class Study:
             x = torch.cat(grey).expand(-1, len(nm), -1, -1)
         return LabelledImages(x, y, tuple(pictures), nm)
 
-    def augment(self, row: str, plan: Plan, number: int) -> Any:
+    def augment(self, model: str, row: str, plan: Plan, number: int) -> Any:
         """The augmentation of a plan, made for the training side of a split."""
         train = self.split(number).train
         synth = self.synth(number, row in NEEDS_GENERATOR) if plan.ubf is not None else None
-        bank = self.bank() if row in NEEDS_PICTURES else None
-        return augmentation(plan, train.wavelengths, train.classes, synth, bank)
+        bank = (self.recognised(model, number) if plan.kept else self.bank()) if row in BANKS else None
+        return augmentation(plan, train.wavelengths, train.classes, synth, bank, self.settings["steps"])
+
+    def _recognised(self, model: str, number: int) -> dict[str, torch.Tensor]:
+        """Labelled pictures whose class a network trained as ``affine`` recognises, lifted to the sensor."""
+        split, synth, plan = self.split(number), self.synth(number, False), ROWS[BASELINE][0]
+        judge = train_classifier(
+            split.train, self.recipe(model, plan), self.augment(model, BASELINE, plan, number),
+            seed=derive_seed(number, 9), fabric=self.fabric,
+        ).model  # fmt: skip
+        found = {}
+        for name, pictures in (self.bank() or {}).items():
+            parts = enumerate(torch.split(pictures, 64))
+            x = torch.cat([synth.lift(part.to(synth.device), seed=i).cpu() for i, part in parts])
+            found[name] = pictures[predict(judge, x).argmax(1) == split.train.classes.index(name)]
+        print({name: len(kept) for name, kept in found.items()}, file=sys.stderr)
+        return {name: kept for name, kept in found.items() if len(kept)}
 
     def plan(self, model: str, row: str, number: int) -> int:
         """Which plan of a row to use for a split; chosen on inner splits of its training side."""
@@ -198,7 +221,8 @@ class Study:
             return 1 if row in AUTOMATIC else 0
         where = 0 if self.protocol.fixed_test else number
         found = self.journal.run(
-            f"tune/{model}/{row}/{where}", lambda: self._tune(model, row, where, repeats)
+            f"tune/{model}/{row}/{where}/{mark(self.plans(model, row, number))}",
+            lambda: self._tune(model, row, where, repeats),
         )
         return int(found["chosen"])
 
@@ -214,7 +238,7 @@ class Study:
         split, scores = self.split(number), {}
         for i, plan in enumerate(self.plans(model, row, number)):
             found = choose(
-                split.train, {str(i): self.augment(row, plan, number)}, str(i), self.recipe(model, plan),
+                split.train, {str(i): self.augment(model, row, plan, number)}, str(i), self.recipe(model, plan),
                 groups=split.groups, repeats=repeats, seed=derive_seed(number, 11),
                 start=self.start(model, plan, number)[0], fabric=self.fabric,
             )  # fmt: skip
@@ -227,8 +251,9 @@ class Study:
     def run(self, model: str, row: str, number: int) -> dict[str, Any]:
         """One training and its scores on the test side."""
         chosen = self.plan(model, row, number)
+        plan = self.plans(model, row, number)[chosen]
         found: dict[str, Any] = self.journal.run(
-            f"{model}/{row}/{number}", lambda: self._run(model, row, number, chosen)
+            f"{model}/{row}/{number}/{mark(plan)}", lambda: self._run(model, row, number, chosen)
         )
         return found
 
@@ -237,7 +262,7 @@ class Study:
         recipe = self.recipe(model, plan)
         start, before = self.start(model, plan, number)
         done = train_classifier(
-            split.train, recipe, self.augment(row, plan, number), seed=derive_seed(number, 7), start=start,
+            split.train, recipe, self.augment(model, row, plan, number), seed=derive_seed(number, 7), start=start,
             fabric=self.fabric,
         )  # fmt: skip
         logits = predict(done.model, split.test.x)
@@ -270,10 +295,10 @@ def main() -> None:
         "per class": args.per_class,
         "dataset": args.dataset,
         "precision": args.precision,
-        "plans": hashlib.sha256(repr((ROWS, OPTIONS, CODED, SMALL_CODE)).encode()).hexdigest()[:12],
+        "networks": mark(OPTIONS, CODED, SMALL_CODE),
     }
     if args.root is not None:  # a journal belongs to one folder
-        settings["root"] = hashlib.sha256(str(args.root.expanduser().resolve()).encode()).hexdigest()[:12]
+        settings["root"] = mark(args.root.expanduser().resolve())
     if protocol.pictures is None and (lost := [r for r in args.rows if r in NEEDS_PICTURES]):
         raise SystemExit(
             f"{args.dataset} has no labelled pictures of another source: leave out {' '.join(lost)}"

@@ -31,8 +31,12 @@ class Plan:
         ubf: arguments of `UBFAugment`; None without.
         recipe: changes of the recipe.
         pretrain: what the network is pretrained on: ``"lifted"``: labelled pictures as images of the sensor
-            (`HSISynthesizer.lift`); ``"grey"``: their brightness in every band, the control; ``"longer"``: nothing, but it
-            trains as many steps more on the real images.
+            (`HSISynthesizer.lift`); ``"grey"``: their brightness in every band; ``"longer"``: nothing, but it trains as many
+            steps more on the real images.
+        before: what the pretraining images undergo beside geometric augmentation: ``"vary"``, or ``"gain"`` as in
+            ``spectral-gain``.
+        fade: the share of synthetic images falls to zero over the training.
+        kept: of the pictures, only those whose class a network trained on the real images alone recognises.
     """
 
     affine: float = 1.0
@@ -42,25 +46,41 @@ class Plan:
     ubf: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     pretrain: Literal["", "lifted", "grey", "longer"] = ""
+    before: Literal["", "vary", "gain"] = ""
+    fade: bool = False
+    kept: bool = False
 
 
 def _vary(std: float, p: float = 0.8) -> dict[str, Any]:
     return {"strategy": "vary", "p": p, "endmember_std": std, "brightness_std": std}
 
 
+def _bank(p: float) -> dict[str, Any]:
+    return {"strategy": "bank", "p": p}
+
+
+_STRENGTHS = ((0.2, 0.8), (0.1, 0.8), (0.2, 0.4), (0.4, 0.8))  # deviation of the log-gains, share of images
+_SHARES = (0.25, 0.1, 0.5, 0.75)
 _LR = ({"lr": 1e-3}, {"lr": 5e-4}, {"lr": 2e-3})
 ROWS: dict[str, tuple[Plan, ...]] = {
     "none": (*(Plan(affine=0, recipe=r) for r in _LR), Plan(affine=0, recipe={"weight_decay": 0.3})),
     "affine": (*(Plan(recipe=r) for r in _LR), Plan(affine=2)),
-    "spectral-gain": tuple(Plan(gain=(s, s), gain_p=p) for s, p in ((0.1, 0.8), (0.2, 0.8), (0.2, 0.4), (0.4, 0.8))),
+    "spectral-gain": tuple(Plan(gain=(s, s), gain_p=p) for s, p in _STRENGTHS),
     "mask-mix": tuple(Plan(mixing=p) for p in (0.5, 0.25, 0.75, 1.0)),
-    "vary": tuple(Plan(ubf=_vary(s, p)) for s, p in ((0.1, 0.8), (0.2, 0.8), (0.2, 0.4), (0.4, 0.8))),
+    "vary": tuple(Plan(ubf=_vary(s, p)) for s, p in _STRENGTHS),
     "fuse": tuple(Plan(ubf={"strategy": "fuse", "p": p}) for p in (0.5, 0.25, 0.75, 1.0)),
     "edit": tuple(
         Plan(ubf={"strategy": "edit", "p": p, "strength": s}) for s, p in ((0.4, 0.5), (0.2, 0.5), (0.6, 0.5), (0.4, 0.25))
     ),
-    "generate": tuple(Plan(ubf={"strategy": "generate", "p": p}) for p in (0.25, 0.1, 0.5, 0.75)),
-    "bank": tuple(Plan(ubf={"strategy": "bank", "p": p}) for p in (0.25, 0.1, 0.5, 0.75)),
+    "generate": tuple(Plan(ubf={"strategy": "generate", "p": p}) for p in _SHARES),
+    "bank": tuple(Plan(ubf=_bank(p)) for p in _SHARES),
+    "bank-light": tuple(Plan(ubf=_bank(p), recipe={"synthetic_weight": 0.3}) for p in _SHARES),
+    "bank-split": tuple(
+        Plan(ubf=_bank(1.0) | {"placement": "append"}, recipe={"split_batch_norm": True, "synthetic_weight": w})
+        for w in (0.3, 0.1, 0.6, 1.0)
+    ),
+    "bank-fade": tuple(Plan(ubf=_bank(2 * p), fade=True) for p in (0.25, 0.1, 0.4, 0.5)),
+    "bank-kept": tuple(Plan(ubf=_bank(p), kept=True) for p in _SHARES),
     "ubf": (
         Plan(),
         Plan(ubf=_vary(0.2, 0.5)),
@@ -68,13 +88,12 @@ ROWS: dict[str, tuple[Plan, ...]] = {
         Plan(ubf={"strategy": {"vary": 1.0, "fuse": 1.0}, "p": 0.5, "endmember_std": 0.1, "brightness_std": 0.1}),
     ),
     "affine-long": tuple(Plan(recipe=r, pretrain="longer") for r in (*_LR, {"weight_decay": 0.3})),
-    "pretrain-grey": tuple(Plan(recipe=r, pretrain="grey") for r in (*_LR, {"lr": 3e-4})),
-    "pretrain": tuple(Plan(recipe=r, pretrain="lifted") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain-grey": tuple(Plan(recipe=r, pretrain="grey", before="gain") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain-gain": tuple(Plan(recipe=r, pretrain="lifted", before="gain") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain": tuple(Plan(recipe=r, pretrain="lifted", before="vary") for r in (*_LR, {"lr": 3e-4})),
     "class-weights": tuple(Plan(recipe={"imbalance": "weights", **r}) for r in (*_LR, {"weight_decay": 0.3})),
     "oversample": tuple(Plan(recipe={"imbalance": "oversample", **r}) for r in (*_LR, {"weight_decay": 0.3})),
-    "balance": tuple(
-        Plan(ubf={"strategy": s, "labels": "balance", "p": p}) for s in ("generate",) for p in (0.25, 0.1, 0.5, 0.75)
-    ),
+    "balance": tuple(Plan(ubf={"strategy": "generate", "labels": "balance", "p": p}) for p in _SHARES),
 }  # fmt: skip
 """Row → plans, the first of which is taken where nothing is tuned. ``ubf`` is the automatic default: its first plan is
 ``affine``, all are built on what ``affine`` was tuned to, and another is taken only where its gain is significant."""
@@ -82,7 +101,8 @@ ROWS: dict[str, tuple[Plan, ...]] = {
 BASELINE = "affine"
 AUTOMATIC = ("ubf",)
 NEEDS_GENERATOR = ("generate", "edit", "balance")
-NEEDS_PICTURES = ("bank", "pretrain", "pretrain-grey")
+BANKS = ("bank", "bank-light", "bank-split", "bank-fade", "bank-kept")
+NEEDS_PICTURES = (*BANKS, "pretrain", "pretrain-gain", "pretrain-grey")
 
 
 class SpectralGain(nn.Module):
@@ -98,6 +118,21 @@ class SpectralGain(nn.Module):
         gains = self.variation.draw(len(x), 1).to(x.device)[:, 0, :, None, None]
         chosen = (torch.rand(len(x), device=x.device) < self.p)[:, None, None, None]
         return {**batch, "image": torch.where(chosen, x * gains, x)}
+
+
+class Fade(nn.Module):
+    """Lower the share of synthetic images linearly, from what it is to zero over so many batches."""
+
+    def __init__(self, augment: UBFAugment, steps: int) -> None:
+        super().__init__()
+        self.augment, self.first, self.steps, self.seen = augment, augment.p, steps, 0
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Change a share of the batch."""
+        self.augment.p = self.first * max(0.0, 1 - self.seen / self.steps)
+        self.seen += 1
+        changed: dict[str, Any] = self.augment(batch)
+        return changed
 
 
 class MaskMix(nn.Module):
@@ -123,15 +158,17 @@ def augmentation(
     classes: tuple[str, ...],
     synth: HSISynthesizer | None,
     bank: Mapping[str, Tensor] | None,
+    steps: int,
 ) -> Callable[[int], nn.Module]:
-    """What `train_classifier` takes: makes the augmentation of a seed."""
+    """What `train_classifier` takes: makes the augmentation of a seed, for a training of so many steps."""
 
     def make(seed: int) -> nn.Module:
         parts: list[nn.Module] = []
         if plan.ubf is not None:
             assert synth is not None
             pictures = bank if plan.ubf["strategy"] == "bank" else None
-            parts.append(UBFAugment(synth, classes=classes or None, seed=seed, bank=pictures, **plan.ubf))
+            made = UBFAugment(synth, classes=classes or None, seed=seed, bank=pictures, **plan.ubf)
+            parts.append(Fade(made, steps) if plan.fade else made)
         if plan.gain is not None:
             parts.append(SpectralGain(wavelengths, plan.gain, plan.gain_p))
         if plan.affine:
