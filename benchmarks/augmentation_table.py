@@ -20,7 +20,9 @@ import hashlib
 import json
 import statistics
 import sys
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -36,6 +38,7 @@ from study import CODED
 
 from ubf_augment import HSISynthesizer
 from ubf_augment.classification import (
+    Classifier,
     LabelledImages,
     Recipe,
     choose,
@@ -45,6 +48,8 @@ from ubf_augment.classification import (
     score,
     train_classifier,
 )
+from ubf_augment.demo.training import affine
+from ubf_augment.pretraining import pretrain
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.training import make_fabric
@@ -161,27 +166,36 @@ class Study:
         if plan.pretrain not in ("lifted", "grey"):
             bands = len(self.split(number).train.wavelengths)
             return (imagenet_weights(model, bands) if model in IMAGENET else None), 0.0
-        first = ROWS["vary" if plan.before == "vary" else "spectral-gain"][0] if plan.before else Plan()
-        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{mark(first)}-{number}.pt"
+        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{plan.before}-{number}.pt"
         if not path.exists():
-            pictures = self.lifted(number, plan.pretrain)
-            recipe = replace(self.recipe(model, Plan()), steps=self.settings["pretraining steps"])
-            synth = None if first.ubf is None else self.synth(number, False)
-            augment = augmentation(first, pictures.wavelengths, (), synth, None, recipe.steps)
-            done = train_classifier(
-                pictures, recipe, augment, seed=derive_seed(number, 5), fabric=self.fabric
-            )
+            begin, done = time.monotonic(), self.pretrained(model, plan, number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            weights = {k: v.cpu() for k, v in done.model.network.state_dict().items()}
-            save_atomic({"weights": weights, "seconds": done.seconds}, path)
+            weights = {k: v.cpu() for k, v in done.network.state_dict().items()}
+            save_atomic({"weights": weights, "seconds": time.monotonic() - begin}, path)
         found = torch.load(path, weights_only=True)
         return found["weights"], float(found["seconds"])
 
-    def lifted(self, number: int, kind: str) -> LabelledImages:
-        """Labelled pictures as images of the protocol's sensor."""
+    def pretrained(self, model: str, plan: Plan, number: int) -> Classifier:
+        """A network that has learned labelled pictures: varied on the fly, or one of the controls."""
         assert self.protocol.pictures is not None
-        limit, nm = self.settings["pictures per class"], self.split(number).train.wavelengths
+        limit, seed = self.settings["pictures per class"], derive_seed(number, 5)
         pictures = {name: found[:limit] for name, found in self.protocol.pictures().items()}
+        recipe = replace(self.recipe(model, Plan()), steps=self.settings["pretraining steps"])
+        if plan.before == "vary":
+            std = ROWS["vary"][0].ubf["endmember_std"]  # type: ignore[index]
+            return pretrain(
+                self.synth(number, False), pictures, recipe, endmember_std=std, brightness_std=std, after=affine,
+                checkpoint=self.journal.path.with_suffix("") / f"{model}-{number}.resume", seed=seed,
+                fabric=self.fabric, progress=False,
+            )  # fmt: skip
+        images = self.lifted(pictures, plan.pretrain, number)
+        first = ROWS["spectral-gain"][0] if plan.before == "gain" else Plan()
+        augment = augmentation(first, images.wavelengths, images.classes, None, None, recipe.steps)
+        return train_classifier(images, recipe, augment, seed=seed, fabric=self.fabric).model
+
+    def lifted(self, pictures: Mapping[str, torch.Tensor], kind: str, number: int) -> LabelledImages:
+        """Labelled pictures as images of the protocol's sensor."""
+        nm = self.split(number).train.wavelengths
         y = torch.arange(len(pictures)).repeat_interleave(torch.tensor([len(v) for v in pictures.values()]))
         parts = torch.split(torch.cat(list(pictures.values())), 64)
         if kind == "lifted":

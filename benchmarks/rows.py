@@ -33,8 +33,8 @@ class Plan:
         pretrain: what the network is pretrained on: ``"lifted"``: labelled pictures as images of the sensor
             (`HSISynthesizer.lift`); ``"grey"``: their brightness in every band; ``"longer"``: nothing, but it trains as many
             steps more on the real images.
-        before: what the pretraining images undergo beside geometric augmentation: ``"vary"``, or ``"gain"`` as in
-            ``spectral-gain``.
+        before: what the pretraining images undergo beside geometric augmentation: ``"vary"``: decoded anew with varied
+            endmembers at every step (`pretrain`); ``"gain"``: as in ``spectral-gain``.
         fade: the share of synthetic images falls to zero over the training.
         kept: of the pictures, only those whose class a network trained on the real images alone recognises.
     """

@@ -96,19 +96,31 @@ class Classifier(nn.Module):
     @classmethod
     def build(cls, recipe: Recipe, data: LabelledImages, seed: int) -> Self:
         """A new network for ``data`` by the recipe; its weights depend on the seed alone."""
+        spread, mean = torch.std_mean(data.x.double(), (0, 2, 3))
+        return cls.of(recipe, mean, spread, len(data.classes), seed)
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        mean: Float[Tensor, " c"],
+        std: Float[Tensor, " c"],
+        num_classes: int,
+        seed: int,
+    ) -> Self:
+        """A new network for images of these statistics by the recipe; its weights depend on the seed alone."""
         import timm
 
         import ubf_augment.models  # noqa: F401  (registers AlexNet)
 
-        options = {"num_classes": len(data.classes), "in_chans": data.x.shape[1], **recipe.model_options}
+        options = {"num_classes": num_classes, "in_chans": len(mean), **recipe.model_options}
         with seeded(seed):
             network = timm.create_model(recipe.model, **options)
         if recipe.split_batch_norm:
             from timm import layers
 
             network = layers.convert_splitbn_model(network, 2)  # type: ignore[attr-defined, no-untyped-call]
-        spread, mean = torch.std_mean(data.x.double(), (0, 2, 3))
-        return cls(network.to(memory_format=torch.channels_last), mean, spread, recipe.size)
+        return cls(network.to(memory_format=torch.channels_last), mean, std, recipe.size)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Logits."""
