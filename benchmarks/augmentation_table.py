@@ -170,7 +170,7 @@ class Study:
         if not path.exists():
             begin, done = time.monotonic(), self.pretrained(model, plan, number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            weights = {k: v.cpu() for k, v in done.network.state_dict().items()}
+            weights = done.backbone()
             save_atomic({"weights": weights, "seconds": time.monotonic() - begin}, path)
         found = torch.load(path, weights_only=True)
         return found["weights"], float(found["seconds"])

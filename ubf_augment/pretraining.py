@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS, _STATISTICS = 1, 2  # independent streams of random numbers of one seed
 _CHUNK = 64
-_SAMPLED = 512  # images from which bands are standardised
+_SAMPLED = 256  # images from which bands are standardised
 _UNUSED = {"imbalance": "none", "synthetic_weight": 1.0, "split_batch_norm": False}
 
 
@@ -50,8 +50,8 @@ def pretrain(
     Pictures are unmixed once; every step decodes a batch of their abundances anew, x = (E ∘ exp(g + s))ᵀ a + ε, with
     varied endmembers (`strategies.SpectralVariation`) and a fresh residual, so that the network never sees an image twice.
     The classes are those of the pictures and need not be yours: what counts is what the network learns on the way. Then
-    train it on your few real images: ``train_classifier(…, start=pretrained.network.state_dict())``, or load these weights
-    into your own network of the same kind.
+    train it on your few real images: ``train_classifier(…, start=pretrained.backbone())``, or
+    ``network.load_state_dict(pretrained.backbone(), strict=False)`` with your own network of the same kind.
 
     Args:
         synth: adapted to, or fitted on, your sensor.
@@ -91,11 +91,8 @@ def pretrain(
     a = unmixed(synth, found.images)
     variation = SpectralVariation(synth.wavelengths, endmember_std, brightness_std, correlation_nm)
     decode = Decoder(synth, variation, fabric.device)
-    rows = torch.randperm(len(a), generator=torch.Generator().manual_seed(derive_seed(seed, _STATISTICS)))
-    seen = decode(a[rows[:_SAMPLED]], torch.Generator().manual_seed(derive_seed(seed, _STATISTICS, 1)))
-    spread, mean = torch.std_mean(seen.double(), (0, 2, 3))
-    del seen
-    model = Classifier.of(recipe, mean.cpu(), spread.cpu(), len(found.classes), derive_seed(seed, _WEIGHTS))
+    mean, spread = statistics(decode, a, derive_seed(seed, _STATISTICS))
+    model = Classifier.of(recipe, mean, spread, len(found.classes), derive_seed(seed, _WEIGHTS))
     transform = nn.Identity() if after is None else after()
 
     def loss(network: nn.Module, rows: Tensor, rng: torch.Generator) -> Tensor:
@@ -156,3 +153,15 @@ def unmixed(synth: HSISynthesizer, pictures: UInt8[Tensor, "n 3 h w"]) -> UInt8[
     """Abundances of RGB pictures, stored in eight bits on the CPU."""
     parts = torch.split(pictures, _CHUNK)
     return torch.cat([quantise(synth.unmix_rgb(p.to(synth.device), fast=True)).cpu() for p in parts])
+
+
+def statistics(decode: Decoder, a: UInt8[Tensor, "n p h w"], seed: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each band (C,) over images decoded from random rows of ``a``, on the CPU."""
+    rng = torch.Generator().manual_seed(seed)
+    total, squares, count = torch.zeros(()), torch.zeros(()), 0
+    for _ in range(0, _SAMPLED, _CHUNK):
+        x = decode(a[torch.randint(len(a), (_CHUNK,), generator=rng)], rng).double()
+        total, squares = total + x.sum((0, 2, 3)).cpu(), squares + x.square().sum((0, 2, 3)).cpu()
+        count += x.numel() // x.shape[1]
+    mean: Tensor = total / count
+    return mean, (squares / count - mean.square()).clamp_min(0).sqrt()

@@ -122,6 +122,17 @@ class Classifier(nn.Module):
             network = layers.convert_splitbn_model(network, 2)  # type: ignore[attr-defined, no-untyped-call]
         return cls(network.to(memory_format=torch.channels_last), mean, std, recipe.size)
 
+    def backbone(self) -> dict[str, Tensor]:
+        """The network's weights without its last layer, on the CPU: for ``load_state_dict(…, strict=False)``, or ``start``."""
+        network: Any = self.network
+        last = network.get_classifier() if hasattr(network, "get_classifier") else None
+        [head] = [name for name, m in network.named_modules() if m is last] or [None]
+        return {
+            k: v.detach().cpu().contiguous()
+            for k, v in network.state_dict().items()
+            if head is None or not k.startswith(f"{head}.")
+        }
+
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Logits."""
         z = (x - self.mean) / self.std
