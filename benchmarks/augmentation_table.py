@@ -32,6 +32,7 @@ import torch
 from common import Journal, Result, arguments
 from gains import figure, tables
 from paired import pack
+from pretraining import pretrain
 from protocols import PROTOCOLS, Protocol, open_protocol
 from rows import AUTOMATIC, BANKS, BASELINE, NEEDS_GENERATOR, NEEDS_PICTURES, ROWS, Plan, augmentation
 from study import CODED
@@ -49,7 +50,6 @@ from ubf_augment.classification import (
     train_classifier,
 )
 from ubf_augment.demo.training import affine
-from ubf_augment.pretraining import pretrain
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.training import make_fabric

@@ -1,8 +1,7 @@
-"""Pretraining on RGB pictures: what a step decodes, that a run resumes to the same weights, and what it is good for."""
+"""Pretraining on RGB pictures, of the benchmarks: what a step decodes, and that a run resumes to the same weights."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,19 +10,20 @@ from typing import Any
 import pytest
 import timm
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from synthesis_toys import NM, materials, residual, synthesizer
 from torch import Tensor, nn
 
-from ubf_augment import get_generator
 from ubf_augment.classification import LabelledImages, Recipe, predict, train_classifier
-from ubf_augment.cli import main
 from ubf_augment.mixing import mix
-from ubf_augment.pretraining import Decoder, pretrain, unmixed
 from ubf_augment.strategies import SpectralVariation
 from ubf_augment.training import make_fabric
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+if not (FOLDER / "pretraining.py").exists():
+    pytest.skip("the benchmarks are not part of this installation", allow_module_level=True)
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(FOLDER))
+    from pretraining import Decoder, pretrain, unmixed
 
 CPU = torch.device("cpu")
 TEST = Recipe("test_resnet", steps=4, batch_size=6)
@@ -189,44 +189,3 @@ def test_the_backbone_is_the_network_without_its_last_layer() -> None:
 def test_what_has_no_meaning_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(change))} has no meaning in pretraining"):
         quick(synthesizer(), Recipe("test_resnet", steps=2, batch_size=4, **change))
-
-
-# ---- the command ----
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> Path:
-    generator = get_generator("ddpm", num_endmembers=4, size=(8, 8), widths=(16, 16))
-    synthesizer(generator=generator, classes=()).save_pretrained(tmp_path / "sensor")
-    for name, images in pictures(3).items():
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for i, x in enumerate(images):
-            Image.fromarray(x.permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / name / f"{i}.png")
-    return tmp_path
-
-
-def test_the_command_writes_weights_that_timm_takes(
-    folders: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = folders / "weights.safetensors"
-    words = ["pretrain", str(folders / "sensor"), str(folders / "pictures"), "--out", str(out), "--size", "32",
-             "--recipe.model", "test_resnet", "--recipe.steps", "2", "--recipe.batch_size", "4",
-             "--accelerator", "cpu"]  # fmt: skip
-    assert main(words) == 0
-    assert sorted(f.name for f in folders.iterdir()) == ["pictures", "sensor", "weights.safetensors"]
-    own = timm.create_model("test_resnet", in_chans=5, num_classes=7)
-    missing, unexpected = own.load_state_dict(load_file(out), strict=False)
-    assert (sorted(missing), unexpected) == (["fc.bias", "fc.weight"], [])
-    with safe_open(out, "pt") as f:
-        facts = f.metadata()
-    assert (facts["model"], facts["bands"], json.loads(facts["classes"])) == (
-        "test_resnet",
-        "5",
-        ["road", "wood"],
-    )
-    assert json.loads(facts["wavelengths"]) == NM.tolist()
-    before = out.read_bytes()
-    assert main(words) == 2
-    assert "there already" in capsys.readouterr().err
-    assert out.read_bytes() == before
-    assert main([*words[:4], str(out.with_suffix(".pt")), *words[5:]]) == 2

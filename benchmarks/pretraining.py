@@ -1,4 +1,8 @@
-"""Pretraining: a classifier learns labelled RGB pictures of any classes as images of the user's sensor."""
+"""Pretraining: a classifier learns labelled RGB pictures of any classes as images of the user's sensor.
+
+A row of the augmentation table, and no part of the package: it has not been shown to be worth more than as many steps on the
+real images.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +78,6 @@ def pretrain(
         ValueError: if a setting of the recipe has no meaning here (imbalance, synthetic images), or the checkpoint belongs
             to another run.
         ShapeError, RadiometryError, MissingLabelError: for pictures that are none, or have no class.
-
-    >>> from ubf_augment import Endmembers, get_generator
-    >>> E = Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), [490, 560, 665], ("soil", "shade"))
-    >>> synth = HSISynthesizer(E, get_generator("gmm", num_endmembers=2, size=(8, 8)))
-    >>> pictures = {name: torch.full((4, 3, 32, 32), v, dtype=torch.uint8) for name, v in (("day", 200), ("night", 20))}
-    >>> start = pretrain(synth, pictures, Recipe(steps=2, batch_size=4), size=32, progress=False)
-    >>> start(torch.rand(1, 3, 32, 32)).shape
-    torch.Size([1, 2])
     """
     recipe = recipe or Recipe(steps=6000)
     if surplus := [k for k, v in _UNUSED.items() if getattr(recipe, k) != v]:
