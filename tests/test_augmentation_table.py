@@ -220,6 +220,34 @@ def test_mask_mix_labels_are_the_shares_of_the_mask(rows: ModuleType) -> None:
     torch.testing.assert_close(unmixed["image"], x)
 
 
+def test_fading_lowers_the_share_linearly_to_zero(rows: ModuleType) -> None:
+    class Asked(nn.Module):
+        p, seen = 0.8, ()
+
+        def forward(self, batch: Any) -> Any:
+            self.seen += (self.p,)
+            return batch
+
+    asked = Asked()
+    fade = rows.Fade(asked, 4)
+    for _ in range(6):
+        fade({})
+    assert asked.seen == pytest.approx((0.8, 0.6, 0.4, 0.2, 0.0, 0.0))
+
+
+def test_the_rows_of_pictures_differ_in_one_thing(rows: ModuleType) -> None:
+    """What is done about synthetic images is compared at the share of `bank`, but for the one that gives every image one."""
+    plain = rows.ROWS["bank"][0]
+    for name in ("bank-light", "bank-kept"):
+        changed = rows.ROWS[name][0]
+        fields = [f for f in plain.__dataclass_fields__ if getattr(plain, f) != getattr(changed, f)]
+        assert len(fields) == 1, name
+    assert rows.ROWS["bank-fade"][0].ubf["p"] == 2 * plain.ubf["p"]  # the same share, on average
+    split = rows.ROWS["bank-split"][0]
+    assert (split.ubf["p"], split.ubf["placement"], split.recipe["split_batch_norm"]) == (1.0, "append", True)
+    assert set(rows.BANKS) <= set(rows.NEEDS_PICTURES)
+
+
 def test_a_plan_becomes_modules_in_order(rows: ModuleType) -> None:
     nm = torch.tensor(NM)
 
