@@ -17,16 +17,18 @@ Runs = Mapping[str, list[dict[str, Any]]]
 def tables(result: Result, model: str, runs: Runs, protocol: Protocol, classes: tuple[str, ...]) -> None:
     """Two tables of a network: figures and gains of each row; recall of each class. And what was hoped for."""
     columns = ["augmentation", "accuracy", "macro recall", "neg. log-likelihood (nats)", "train accuracy", "gain over affine",
-               "plain 95 %", "corrected 95 %", "bootstrap 95 %", "gain in macro recall", "synthetic", "steps",
-               "seconds"]  # fmt: skip
+               "plain 95 %", "corrected 95 %", "bootstrap 95 %", "gain in macro recall", "gain in log-likelihood (nats)",
+               "its plain 95 %", "its corrected 95 %", "synthetic", "steps", "seconds"]  # fmt: skip
     lines = []
     for row, found in runs.items():
         gain = against(found, runs.get(BASELINE), row, protocol)
         recall = against(found, runs.get(BASELINE), row, protocol, "macro_recall")
+        likely = against(found, runs.get(BASELINE), row, protocol, "nll", -1)
         lines.append([
             row, *(mean([r[k] for r in found]) for k in ("accuracy", "macro_recall", "nll", "train_accuracy")),
             _cell(gain), *(interval(None if gain is None else getattr(gain, k)) for k in ("plain", "corrected", "bootstrap")),
-            _cell(recall), mean([r["synthetic"] for r in found]), found[0]["steps"], mean([r["seconds"] for r in found]),
+            _cell(recall), _cell(likely), *(interval(v, 2) for v in _intervals(likely)),
+            mean([r["synthetic"] for r in found]), found[0]["steps"], mean([r["seconds"] for r in found]),
         ])  # fmt: skip
         if gain is not None and row in AUTOMATIC:
             result.claim(
@@ -37,7 +39,7 @@ def tables(result: Result, model: str, runs: Runs, protocol: Protocol, classes: 
                 shown = interval(limits) or ""
                 result.claim(f"{model}: the {name} interval of {row} lies above zero", limits[0] > 0, shown)
                 result.claim(f"{model}: {row} does not lose significantly", limits[1] >= 0, shown)
-    result.table(model, columns, lines, [1, 1, 2, 1, 1, 0, 0, 0, 1, 2, 0, 0])
+    result.table(model, columns, lines, [1, 1, 2, 1, 1, 0, 0, 0, 1, 2, 0, 0, 2, 0, 0])
     recalls = [
         [row, *(_recall([r["recalls"][k] for r in found]) for k in range(len(classes)))]
         for row, found in runs.items()
@@ -51,18 +53,23 @@ def against(
     row: str,
     protocol: Protocol,
     key: str = "accuracy",
+    sign: int = 1,
 ) -> Paired | None:
-    """Paired difference to affine; None for affine itself."""
+    """Paired difference to affine, times ``sign``; None for affine itself."""
     if theirs is None or row == BASELINE:
         return None
     same = protocol.fixed_test and key == "accuracy"
     right = ([r["right"] for r in ours], [r["right"] for r in theirs]) if same else None
-    return compare([r[key] for r in ours], [r[key] for r in theirs], protocol.shared, right)
+    return compare([sign * r[key] for r in ours], [sign * r[key] for r in theirs], protocol.shared, right)
 
 
 def _limits(gain: Paired) -> tuple[tuple[float, float] | None, str]:
     """The interval to judge by: where all splits share a test side, that over splits and test scenes."""
     return (gain.corrected, "corrected") if gain.bootstrap is None else (gain.bootstrap, "bootstrap")
+
+
+def _intervals(gain: Paired | None) -> tuple[tuple[float, float] | None, ...]:
+    return (None, None) if gain is None else (gain.plain, gain.corrected)
 
 
 def _cell(gain: Paired | None) -> dict[str, Any] | None:
@@ -74,9 +81,9 @@ def _recall(values: list[float | None]) -> dict[str, Any] | None:
     return mean(known) if known else None
 
 
-def interval(found: tuple[float, float] | None) -> str | None:
+def interval(found: tuple[float, float] | None, digits: int = 1) -> str | None:
     """An interval as text."""
-    return None if found is None else f"[{found[0]:+.1f}, {found[1]:+.1f}]"
+    return None if found is None else f"[{found[0]:+.{digits}f}, {found[1]:+.{digits}f}]"
 
 
 def figure(content: Mapping[str, Any], protocol: Protocol, folder: Path) -> Path | None:
@@ -113,7 +120,7 @@ def figure(content: Mapping[str, Any], protocol: Protocol, folder: Path) -> Path
     suffix = "" if content["preset"] == "full" else "-quick"
     simulated = ", simulated" if protocol.simulated else ""
     fig.suptitle(
-        f"{content['title']}{simulated}, {len(content['seeds'])} splits; thick: plain 95 %, thin: corrected or bootstrap",
+        f"{content['title']}{simulated}, {len(content['seeds'])} splits\nthick: plain 95 %, thin: corrected or bootstrap",
         fontsize=9,
     )  # fmt: skip
     path = folder / f"{content['name']}{suffix}.png"

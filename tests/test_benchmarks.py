@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -122,3 +123,15 @@ def test_sources_of_generation_are_split(
     assert not rows(torch.cat(list(sources.pictures.values()))) & rows(sources.held_out)
     seen, new = ([x.flatten(1).T for x in side] for side in ([x for x, _ in sources.hsis], sources.unseen))
     assert not rows(torch.cat(seen)) & rows(torch.cat(new))
+
+
+def test_features_of_a_ramp_by_hand() -> None:
+    """Values 0, 1, 2 along a row and the same in all rows: mean 1, deviation √(6/8), gradients 1 and 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        transfer = importlib.import_module("picture_transfer")
+    ramp = torch.arange(3.0).expand(1, 1, 3, 3)
+    x = torch.cat([ramp, torch.full((1, 1, 3, 3), 0.5)], 1)
+    found = transfer.features(x)
+    assert found.shape == (1, 6)
+    assert found[0].tolist() == pytest.approx([1.0, 0.5, 0.75**0.5, 0.0, 0.5, 0.0])
