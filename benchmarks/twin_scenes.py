@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from protocol_sources import HSRS_NM as WAVELENGTHS
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,12 +34,6 @@ from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import resample, rgb_bands
 
-WAVELENGTHS = (
-    382.5, 396.9, 411.3, 425.7, 440.0, 454.4, 468.7, 483.1, 497.4, 511.8, 526.1, 540.4, 554.7, 569.0, 583.3, 597.6,
-    611.9, 626.2, 640.5, 654.8, 669.1, 683.4, 697.7, 712.0, 726.3, 740.6, 754.9, 769.1, 783.4, 797.7, 812.0, 826.3,
-    840.6, 854.9, 869.2, 883.5, 897.8, 912.1, 926.4, 940.7, 955.1, 969.4, 983.7, 998.1, 1012.4, 1026.8, 1041.1, 1055.5,
-)  # fmt: skip
-"""Band centres of HSRS-SC in nm (doi:10.11834/jig.200835)."""
 EXPOSURE = (0.55, 2.2)  # scale and gamma that pictures are taken for
 VARIANTS, _LIBRARY = 3, 160  # spectra of a material in one scene, and at most in the library
 _MAPS, _SPECTRA, _LIGHT, _NOISE = 1, 2, 3, 4  # independent streams of random numbers of one picture
