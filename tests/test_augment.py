@@ -228,13 +228,13 @@ def test_vary_by_hand() -> None:
     a = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1)
     spectra = torch.tensor([[0.4, 0.8], [0.0, 0.0]])
     gains = torch.tensor([[[2.0, 0.5], [9.0, 9.0]]])
-    out = strategies.vary(x, a, spectra, gains)
-    torch.testing.assert_close(out.flatten(), torch.tensor([0.3 + 0.25 * 0.4, 0.3 - 0.25 * 0.4]))
+    out = strategies.vary(x, a, spectra, gains, torch.tensor([[1.0, 2.0]]))
+    torch.testing.assert_close(out.flatten(), torch.tensor([0.3 + 0.25 * 0.4, 2 * (0.3 - 0.25 * 0.4)]))
 
 
 def test_vary_keeps_the_residual_and_leaves_shade_alone() -> None:
     x, _ = real_batch()
-    augment = augmenter(strategy="vary")
+    augment = augmenter(strategy="vary", endmember_std=0.2, illumination_std=0.0, brightness_std=0.0)
     out = augment(x)
     a = augment.synth.unmix(x, fast=True)
     change = out - x
@@ -246,17 +246,39 @@ def test_vary_keeps_the_residual_and_leaves_shade_alone() -> None:
 
 
 def test_spectral_variation_statistics() -> None:
-    v = strategies.SpectralVariation(NM, 0.2, 0.0, 100.0)
-    g = v.draw(4000, 2, torch.Generator().manual_seed(0)).log()
+    def drawn(*std: float) -> list[torch.Tensor]:
+        v = strategies.SpectralVariation(NM, *std, correlation_nm=100.0)
+        return [g.log() for g in v.draw(4000, 2, torch.Generator().manual_seed(0))]
+
+    def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+
+    expected = float(torch.exp(-0.5 * ((NM[1] - NM[0]) / torch.tensor(100.0)) ** 2))
+    g, none = drawn(0.2, 0.0, 0.0)
+    assert not none.any()
     torch.testing.assert_close(g.std(0), torch.full((2, 5), 0.2), atol=0.01, rtol=0)
-    expected = torch.exp(-0.5 * ((NM[1] - NM[0]) / torch.tensor(100.0)) ** 2)
-    assert abs(float(torch.corrcoef(g[:, 0].T)[0, 1] - expected)) < 0.03
-    assert abs(float(torch.corrcoef(torch.stack([g[:, 0, 0], g[:, 1, 0]]))[0, 1])) < 0.05
-    bright = strategies.SpectralVariation(NM, 0.0, 0.3).draw(3000, 2, torch.Generator().manual_seed(0)).log()
-    assert float((bright - bright[:, :1, :1]).abs().max()) < 1e-6
-    assert abs(float(bright[:, 0, 0].std()) - 0.3) < 0.02
-    with pytest.raises(ValueError, match="deviations"):
-        strategies.SpectralVariation(NM, -1.0)
+    assert abs(correlation(g[:, 0, 0], g[:, 0, 1]) - expected) < 0.03
+    assert abs(correlation(g[:, 0, 0], g[:, 1, 0])) < 0.05  # each endmember has its own
+    none, light = drawn(0.0, 0.2, 0.0)
+    assert not none.any()
+    torch.testing.assert_close(light.std(0), torch.full((5,), 0.2), atol=0.01, rtol=0)
+    assert abs(correlation(light[:, 0], light[:, 1]) - expected) < 0.03
+    _, bright = drawn(0.0, 0.0, 0.3)
+    assert float((bright - bright[:, :1]).abs().max()) < 1e-6
+    assert abs(float(bright[:, 0].std()) - 0.3) < 0.02
+    g, light = drawn(0.1, 0.2, 0.3)
+    torch.testing.assert_close(light.var(0), torch.full((5,), 0.13), atol=0.012, rtol=0)
+    assert abs(correlation(g[:, 0, 0], light[:, 0])) < 0.05
+    for std in ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)):
+        with pytest.raises(ValueError, match="deviations"):
+            strategies.SpectralVariation(NM, *std)
+
+
+def test_vary_without_gains_of_endmembers_is_a_gain_of_the_image() -> None:
+    x, _ = real_batch()
+    out = UBFAugment(tiny_synth(), 1.0, strategy="vary", endmember_std=0.0, seed=0)(x)
+    gain = out / x
+    torch.testing.assert_close(gain, gain[:, :, :1, :1].expand_as(gain))
 
 
 def test_fuse_equals_fusing_abundances_and_residuals() -> None:

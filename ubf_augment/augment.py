@@ -51,7 +51,7 @@ class UBFAugment(nn.Module):
     - ``"edit"``: the image's own abundances, partly noised and denoised; its residual is kept.
     - ``"fuse"``: joined to another image of the same label in the batch under a smooth mask (see
       `strategies.fuse`).
-    - ``"vary"``: the image with varied endmember spectra and brightness; its residual is kept. Needs no
+    - ``"vary"``: the image with varied endmember spectra, in another light; its residual is kept. Needs no
       label.
     - a mapping of weights, ``{"vary": 0.7, "generate": 0.3}``: one strategy drawn per image.
     - ``"auto"``: all that ``synth`` and ``bank`` permit, ``vary`` twice as often as each of the others; with
@@ -91,7 +91,8 @@ class UBFAugment(nn.Module):
         seed: of the module's own random stream.
         strength: of ``edit``, from 0 (nothing) to 1 (a new scene).
         endmember_std: of ``vary``, log-gain per endmember, smooth along the wavelength.
-        brightness_std: of ``vary``, log-gain per image.
+        illumination_std: of ``vary``, log-gain of an image, smooth along the wavelength.
+        brightness_std: of ``vary``, log-gain of an image, the same in all bands.
         correlation_nm: of ``vary``, correlation length along the wavelength in nm.
         residual: add the residual model to ``generate`` and ``bank``.
         sample_options: options of the generator for ``generate``, such as ``{"steps": 5}``.
@@ -128,7 +129,8 @@ class UBFAugment(nn.Module):
         reconstructor: Reconstructor | None = None,
         seed: int | None = None,
         strength: float = 0.5,
-        endmember_std: float = 0.2,
+        endmember_std: float = 0.1,
+        illumination_std: float = 0.2,
         brightness_std: float = 0.2,
         correlation_nm: float = 200.0,
         residual: bool = True,
@@ -154,7 +156,8 @@ class UBFAugment(nn.Module):
         self._options: dict[str, Any] = {
             "labels": labels, "placement": placement, "classes": classes, "class_map": class_map, "strict": strict,
             "bank": bank, "reconstructor": reconstructor, "strength": strength, "endmember_std": endmember_std,
-            "brightness_std": brightness_std, "correlation_nm": correlation_nm, "residual": residual,
+            "illumination_std": illumination_std, "brightness_std": brightness_std, "correlation_nm": correlation_nm,
+            "residual": residual,
             "sample_options": sample_options, "image_key": image_key, "label_key": label_key,
         }  # fmt: skip
         self.image_key, self.label_key = image_key, label_key
@@ -163,7 +166,9 @@ class UBFAugment(nn.Module):
         self.source = ImageSource(
             synth,
             open_bank(bank, self.index, synth, reconstructor),
-            SpectralVariation(synth.wavelengths, endmember_std, brightness_std, correlation_nm),
+            SpectralVariation(
+                synth.wavelengths, endmember_std, illumination_std, brightness_std, correlation_nm
+            ),
             strength,
             residual,
             sample_options,

@@ -49,7 +49,7 @@ class UBFCallback(Callback):
         p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`; ``p="auto"`` calls `automatic.choose` on the
             data module's training set before fitting: ResNet-18 on the CPU, followed by the data module's own augmentation. To
             choose with another network or on a GPU, call `automatic.choose` yourself and pass ``augment``.
-        strength, endmember_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
+        strength, endmember_std, illumination_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
 
     Attributes:
         augment: the module, None before fitting if it is yet to be built.
@@ -74,7 +74,8 @@ class UBFCallback(Callback):
         strict: bool = False,
         seed: int | None = None,
         strength: float = 0.5,
-        endmember_std: float = 0.2,
+        endmember_std: float = 0.1,
+        illumination_std: float = 0.2,
         brightness_std: float = 0.2,
         correlation_nm: float = 200.0,
         residual: bool = True,
@@ -90,7 +91,8 @@ class UBFCallback(Callback):
         self.options: dict[str, Any] = {
             "p": p, "strategy": strategy, "labels": labels, "placement": placement, "class_map": class_map,
             "strict": strict, "seed": seed, "strength": strength, "endmember_std": endmember_std,
-            "brightness_std": brightness_std, "correlation_nm": correlation_nm, "residual": residual,
+            "illumination_std": illumination_std, "brightness_std": brightness_std,
+            "correlation_nm": correlation_nm, "residual": residual,
             "sample_options": sample_options,
         }  # fmt: skip
         self._restore: tuple[Any, Any] | None = None

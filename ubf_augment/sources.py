@@ -311,10 +311,10 @@ class ImageSource:
         return strategies.fuse(d.x, d.batch[other].float(), mask)
 
     def vary(self, d: Draw) -> Float[Tensor, "n c h w"]:
-        """The images with varied endmembers."""
+        """The images with varied endmembers, in another light."""
         a, spectra = self._unmix(d)
-        gains = self.variation.draw(len(d.x), a.shape[1], d.rng).to(d.x.device)
-        return strategies.vary(d.x, a, spectra, gains)
+        gains, light = (g.to(d.x.device) for g in self.variation.draw(len(d.x), a.shape[1], d.rng))
+        return strategies.vary(d.x, a, spectra, gains, light)
 
     def _decode(self, a: Tensor, y: Tensor | None, rng: torch.Generator) -> Tensor:
         residual = self.residual and self.synth.residual is not None

@@ -54,48 +54,53 @@ def read_weights(strategy: str | Mapping[str, float], impossible: Mapping[str, s
 
 
 class SpectralVariation:
-    """Smooth random gains on endmember spectra: E' = E ∘ exp(g + s).
+    """Smooth random gains of materials, exp(g), and of light, exp(h + s).
 
-    g[p, λ] is a Gaussian process along the wavelength, one per endmember, with covariance
-    σ² exp(−(λ − λ')² / (2 ℓ²)); s ~ N(0, τ²) is one brightness (illumination) per image. Endmember
-    variability as smooth spectral gains follows the extended and generalised linear mixing models (Drumetz et
-    al. 2016, doi:10.1109/TIP.2016.2579259; Imbiriba et al. 2018, doi:10.1109/TGRS.2018.2852560).
+    g[p, λ] and h[λ] are Gaussian processes along the wavelength with covariance σ² exp(−(λ − λ')² / (2 ℓ²)): g is an
+    endmember's own (its material varies), h is common to an image (illumination, atmosphere or calibration vary), and
+    s ~ N(0, τ²) is one brightness per image. Endmember variability as smooth spectral gains follows the extended
+    and generalised linear mixing models (Drumetz et al. 2016, doi:10.1109/TIP.2016.2579259; Imbiriba et al. 2018,
+    doi:10.1109/TGRS.2018.2852560).
 
     Args:
         wavelengths: band centres in nm.
-        endmember_std: σ, standard deviation of the log-gain of an endmember.
-        brightness_std: τ, standard deviation of the log-gain of an image.
+        endmember_std: σ of g, standard deviation of the log-gain of an endmember.
+        illumination_std: σ of h, standard deviation of the log-gain of an image.
+        brightness_std: τ, standard deviation of the log-gain of an image that is the same in all bands.
         correlation_nm: ℓ in nm.
 
     Raises:
         ValueError: if a deviation is negative or ℓ is not positive.
 
-    >>> gains = SpectralVariation([500, 510, 900]).draw(1, 2, torch.Generator().manual_seed(0))
-    >>> gains.shape, bool((gains > 0).all()), bool((gains[..., 0] / gains[..., 1] - 1).abs().max() < 0.1)
-    (torch.Size([1, 2, 3]), True, True)
+    >>> gains, light = SpectralVariation([500, 510, 900]).draw(1, 2, torch.Generator().manual_seed(0))
+    >>> gains.shape, light.shape, bool((gains[..., 0] / gains[..., 1] - 1).abs().max() < 0.1)
+    (torch.Size([1, 2, 3]), torch.Size([1, 3]), True)
     """
 
     def __init__(
         self,
         wavelengths: Wavelengths,
-        endmember_std: float = 0.2,
+        endmember_std: float = 0.1,
+        illumination_std: float = 0.2,
         brightness_std: float = 0.2,
         correlation_nm: float = 200.0,
     ) -> None:
-        if endmember_std < 0 or brightness_std < 0 or not correlation_nm > 0:
+        if min(endmember_std, illumination_std, brightness_std) < 0 or not correlation_nm > 0:
             raise ValueError("the standard deviations must be ≥ 0 and the correlation length in nm > 0")
         nm = check_wavelengths(wavelengths)
         distance = (nm[:, None] - nm[None]) / correlation_nm
         values, vectors = torch.linalg.eigh(torch.exp(-0.5 * distance.square()))
-        self._root = (vectors * values.clamp_min(0).sqrt() * endmember_std).float()
-        self._brightness_std = brightness_std
+        self._root = (vectors * values.clamp_min(0).sqrt()).float()
+        self._std = endmember_std, illumination_std, brightness_std
 
-    def draw(self, n: int, endmembers: int, generator: Generators = None) -> Float[Tensor, "n p c"]:
-        """Draw gains exp(g + s) for ``n`` images, on the CPU."""
-        bands = len(self._root)
-        z = randn((n, endmembers * bands + 1), generator)
-        g: Tensor = z[:, :-1].view(n, endmembers, bands) @ self._root.T
-        return (g + self._brightness_std * z[:, -1, None, None]).exp()
+    def draw(
+        self, n: int, endmembers: int, generator: Generators = None
+    ) -> tuple[Float[Tensor, "n p c"], Float[Tensor, "n c"]]:
+        """Draw gains of endmembers, exp(g), and of light, exp(h + s), for ``n`` images, on the CPU."""
+        bands, (own, shared, flat) = len(self._root), self._std
+        z = randn((n, (endmembers + 1) * bands + 1), generator)
+        smooth = z[:, :-1].view(n, endmembers + 1, bands) @ self._root.T
+        return (own * smooth[:, 1:]).exp(), (shared * smooth[:, 0] + flat * z[:, -1:]).exp()
 
 
 def vary(
@@ -103,23 +108,25 @@ def vary(
     a: Float[Tensor, "b p h w"],
     spectra: Float[Tensor, "*b p c"],
     gains: Float[Tensor, "b p c"],
+    light: Float[Tensor, "b c"],
 ) -> Float[Tensor, "b c h w"]:
-    """Give an image varied endmembers and keep its residual: x' = x + (E' − E)ᵀ a with E' = E ∘ gains.
+    """Give an image varied endmembers in another light: x' = l ∘ (x + (E' − E)ᵀ a) with E' = E ∘ gains.
 
-    Where the linear model does not explain a pixel, the pixel keeps what it has; a zero (shade) endmember
-    stays zero.
+    Where the linear model does not explain a pixel, the pixel keeps what it has, in the new light; a zero (shade)
+    endmember stays zero. Gains of one leave x times the light of each band, whatever the endmembers.
 
     Args:
         x: reflectance.
         a: abundances of x.
         spectra: E, (P, C) or one set per image (B, P, C).
         gains: > 0, from `SpectralVariation`.
+        light: l > 0, likewise.
 
     >>> x, a = torch.full((1, 2, 1, 1), 0.3), torch.full((1, 1, 1, 1), 1.0)
-    >>> vary(x, a, torch.tensor([[0.2, 0.0]]), torch.full((1, 1, 2), 1.5)).flatten().tolist()
-    [0.4000000059604645, 0.30000001192092896]
+    >>> vary(x, a, torch.tensor([[0.2, 0.0]]), torch.full((1, 1, 2), 1.5), torch.tensor([[1.0, 2.0]])).flatten().tolist()
+    [0.4000000059604645, 0.6000000238418579]
     """
-    return x + mix(a, spectra * (gains - 1))
+    return light[:, :, None, None] * (x + mix(a, spectra * (gains - 1)))
 
 
 def draw_masks(
