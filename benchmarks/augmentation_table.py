@@ -22,7 +22,6 @@ import statistics
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -32,14 +31,22 @@ import torch
 from common import Journal, Result, arguments
 from gains import figure, tables
 from paired import pack
-from pretraining import pretrain
 from protocols import PROTOCOLS, Protocol, open_protocol
-from rows import AUTOMATIC, BANKS, BASELINE, NEEDS_GENERATOR, NEEDS_PICTURES, ROWS, Plan, augmentation
+from rows import (
+    AUTOMATIC,
+    BANKS,
+    BASELINE,
+    LEARNED,
+    NEEDS_GENERATOR,
+    ROWS,
+    Plan,
+    augmentation,
+    pretrain_bands,
+)
 from study import CODED
 
 from ubf_augment import HSISynthesizer
 from ubf_augment.classification import (
-    Classifier,
     LabelledImages,
     Recipe,
     choose,
@@ -49,8 +56,7 @@ from ubf_augment.classification import (
     score,
     train_classifier,
 )
-from ubf_augment.demo.training import affine
-from ubf_augment.radiometry import to_reflectance
+from ubf_augment.pretraining import pretrain
 from ubf_augment.seeding import derive_seed
 from ubf_augment.training import make_fabric
 from ubf_augment.training.loop import save_atomic
@@ -62,7 +68,7 @@ SETTINGS: dict[str, Any] = {
     "tuning": {"quick": 0, "full": 2}, "seeds": {"quick": 2, "full": None},
     "endmembers": 8, "refinements": 40, "generator steps": {"quick": 300, "full": 6000},
     "tuning steps": {"quick": 100, "full": 1000},
-    "pretraining steps": {"quick": 1000, "full": 6000}, "pictures per class": {"quick": 100, "full": 420},
+    "pretraining steps": {"quick": 1000, "full": 6000},
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {  # of the networks; from scratch but for EfficientNet-Lite0
     "alexnet": {}, "resnet18": {}, "vgg16": {"drop_rate": 0.5}, "tf_efficientnet_lite0": {},
@@ -163,48 +169,26 @@ class Study:
 
     def start(self, model: str, plan: Plan, number: int) -> tuple[dict[str, torch.Tensor] | None, float]:
         """Pretrained weights for a split, and the seconds that they took; kept beside the journal."""
-        if plan.pretrain not in ("lifted", "grey"):
-            bands = len(self.split(number).train.wavelengths)
-            return (imagenet_weights(model, bands) if model in IMAGENET else None), 0.0
-        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{plan.before}-{number}.pt"
+        train = self.split(number).train
+        if plan.pretrain not in LEARNED:
+            return (imagenet_weights(model, len(train.wavelengths)) if model in IMAGENET else None), 0.0
+        path = self.journal.path.with_suffix("") / f"{model}-{plan.pretrain}-{number}.pt"
         if not path.exists():
-            begin, done = time.monotonic(), self.pretrained(model, plan, number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            weights = done.backbone()
-            save_atomic({"weights": weights, "seconds": time.monotonic() - begin}, path)
+            begin, resume = time.monotonic(), path.with_suffix(".resume")
+            recipe = replace(self.recipe(model, Plan()), steps=self.settings["pretraining steps"])
+            same: dict[str, Any] = {
+                "checkpoint": resume,
+                "seed": derive_seed(number, 5),
+                "fabric": self.fabric,
+            }
+            if plan.pretrain == "abundances":
+                done = pretrain(self.synth(number, False), train.x, recipe, progress=False, **same)
+            else:
+                done = pretrain_bands(train.x, train.wavelengths, recipe, **same)
+            save_atomic({"weights": done.backbone(), "seconds": time.monotonic() - begin}, path)
+            resume.unlink()
         found = torch.load(path, weights_only=True)
         return found["weights"], float(found["seconds"])
-
-    def pretrained(self, model: str, plan: Plan, number: int) -> Classifier:
-        """A network that has learned labelled pictures: varied on the fly, or one of the controls."""
-        assert self.protocol.pictures is not None
-        limit, seed = self.settings["pictures per class"], derive_seed(number, 5)
-        pictures = {name: found[:limit] for name, found in self.protocol.pictures().items()}
-        recipe = replace(self.recipe(model, Plan()), steps=self.settings["pretraining steps"])
-        if plan.before == "vary":
-            std = ROWS["vary"][0].ubf["endmember_std"]  # type: ignore[index]
-            return pretrain(
-                self.synth(number, False), pictures, recipe, endmember_std=std, brightness_std=std, after=affine,
-                checkpoint=self.journal.path.with_suffix("") / f"{model}-{number}.resume", seed=seed,
-                fabric=self.fabric, progress=False,
-            )  # fmt: skip
-        images = self.lifted(pictures, plan.pretrain, number)
-        first = ROWS["spectral-gain"][0] if plan.before == "gain" else Plan()
-        augment = augmentation(first, images.wavelengths, images.classes, None, None, recipe.steps)
-        return train_classifier(images, recipe, augment, seed=seed, fabric=self.fabric).model
-
-    def lifted(self, pictures: Mapping[str, torch.Tensor], kind: str, number: int) -> LabelledImages:
-        """Labelled pictures as images of the protocol's sensor."""
-        nm = self.split(number).train.wavelengths
-        y = torch.arange(len(pictures)).repeat_interleave(torch.tensor([len(v) for v in pictures.values()]))
-        parts = torch.split(torch.cat(list(pictures.values())), 64)
-        if kind == "lifted":
-            synth = self.synth(number, False)
-            x = torch.cat([synth.lift(part.to(synth.device), seed=i).cpu() for i, part in enumerate(parts)])
-        else:
-            grey = [to_reflectance(part, *self.protocol.radiometry).mean(1, keepdim=True) for part in parts]
-            x = torch.cat(grey).expand(-1, len(nm), -1, -1)
-        return LabelledImages(x, y, tuple(pictures), nm)
 
     def augment(self, model: str, row: str, plan: Plan, number: int) -> Any:
         """The augmentation of a plan, made for the training side of a split."""
@@ -288,7 +272,7 @@ class Study:
         return {
             "model": model, "row": row, "split": number, "plan": chosen, **asdict(scores), "train_accuracy": seen.accuracy,
             "loss": done.loss, "synthetic": done.synthetic, "seconds": round(done.seconds + before, 1),
-            "steps": recipe.steps + (self.settings["pretraining steps"] if plan.pretrain in ("lifted", "grey") else 0),
+            "steps": recipe.steps + (self.settings["pretraining steps"] if plan.pretrain in LEARNED else 0),
             "right": pack((logits.argmax(1) == split.test.y).tolist()),
         }  # fmt: skip
 
@@ -313,7 +297,7 @@ def main() -> None:
     }
     if args.root is not None:  # a journal belongs to one folder
         settings["root"] = mark(args.root.expanduser().resolve())
-    if protocol.pictures is None and (lost := [r for r in args.rows if r in NEEDS_PICTURES]):
+    if protocol.pictures is None and (lost := [r for r in args.rows if r in BANKS]):
         raise SystemExit(
             f"{args.dataset} has no labelled pictures of another source: leave out {' '.join(lost)}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ubf_augment import HSISynthesizer, UBFAugment
-from ubf_augment.demo.training import affine
+from ubf_augment.classification import Classifier, Recipe, affine
+from ubf_augment.pretraining import describe, join, learn
 from ubf_augment.strategies import SpectralVariation, draw_masks, fuse
+from ubf_augment.training import digest
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,10 @@ class Plan:
         mixing: share of images that are joined to any other image under a smooth mask, labels mixed likewise.
         ubf: arguments of `UBFAugment`; None without.
         recipe: changes of the recipe.
-        pretrain: what the network is pretrained on: ``"lifted"``: labelled pictures as images of the sensor
-            (`HSISynthesizer.lift`); ``"grey"``: their brightness in every band; ``"longer"``: nothing, but it trains as many
-            steps more on the real images.
-        before: what the pretraining images undergo beside geometric augmentation: ``"vary"``: decoded anew with varied
-            endmembers at every step (`pretrain`); ``"gain"``: as in ``spectral-gain``.
+        pretrain: what the network learns first, without labels, on the training images, all of them moved and joined in pairs:
+            ``"abundances"``: what a scene consists of, decoded anew (`ubf_augment.pretraining.pretrain`); ``"bands"``: the
+            same of its bands, under a spectral gain (`pretrain_bands`), the control without unmixing; ``"longer"``: nothing,
+            but it trains as many steps more with labels.
         fade: the share of synthetic images falls to zero over the training.
         kept: of the pictures, only those whose class a network trained on the real images alone recognises.
     """
@@ -45,14 +47,17 @@ class Plan:
     mixing: float = 0.0
     ubf: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    pretrain: Literal["", "lifted", "grey", "longer"] = ""
-    before: Literal["", "vary", "gain"] = ""
+    pretrain: Literal["", "abundances", "bands", "longer"] = ""
     fade: bool = False
     kept: bool = False
 
 
 def _vary(std: float, p: float = 0.8) -> dict[str, Any]:
-    return {"strategy": "vary", "p": p, "endmember_std": std, "brightness_std": std}
+    return {"strategy": "vary", "p": p, **_variation(std)}
+
+
+def _variation(std: float) -> dict[str, float]:
+    return {"endmember_std": std / 2, "illumination_std": std, "brightness_std": std}
 
 
 def _bank(p: float) -> dict[str, Any]:
@@ -85,12 +90,12 @@ ROWS: dict[str, tuple[Plan, ...]] = {
         Plan(),
         Plan(ubf=_vary(0.2, 0.5)),
         Plan(ubf={"strategy": "fuse", "p": 0.5}),
-        Plan(ubf={"strategy": {"vary": 1.0, "fuse": 1.0}, "p": 0.5, "endmember_std": 0.1, "brightness_std": 0.1}),
+        Plan(ubf={"strategy": {"vary": 1.0, "fuse": 1.0}, "p": 0.5, **_variation(0.1)}),
     ),
     "affine-long": tuple(Plan(recipe=r, pretrain="longer") for r in (*_LR, {"weight_decay": 0.3})),
-    "pretrain-grey": tuple(Plan(recipe=r, pretrain="grey", before="gain") for r in (*_LR, {"lr": 3e-4})),
-    "pretrain-gain": tuple(Plan(recipe=r, pretrain="lifted", before="gain") for r in (*_LR, {"lr": 3e-4})),
-    "pretrain": tuple(Plan(recipe=r, pretrain="lifted", before="vary") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain-bands": tuple(Plan(recipe=r, pretrain="bands") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain": tuple(Plan(recipe=r, pretrain="abundances") for r in (*_LR, {"lr": 3e-4})),
+    "pretrain-vary": tuple(Plan(recipe=r, pretrain="abundances", ubf=_vary(0.2)) for r in (*_LR, {"lr": 3e-4})),
     "class-weights": tuple(Plan(recipe={"imbalance": "weights", **r}) for r in (*_LR, {"weight_decay": 0.3})),
     "oversample": tuple(Plan(recipe={"imbalance": "oversample", **r}) for r in (*_LR, {"weight_decay": 0.3})),
     "balance": tuple(Plan(ubf={"strategy": "generate", "labels": "balance", "p": p}) for p in _SHARES),
@@ -99,10 +104,10 @@ ROWS: dict[str, tuple[Plan, ...]] = {
 ``affine``, all are built on what ``affine`` was tuned to, and another is taken only where its gain is significant."""
 
 BASELINE = "affine"
+LEARNED = ("abundances", "bands")  # of Plan.pretrain, those that need a training of their own
 AUTOMATIC = ("ubf",)
 NEEDS_GENERATOR = ("generate", "edit", "balance")
 BANKS = ("bank", "bank-light", "bank-split", "bank-fade", "bank-kept")
-NEEDS_PICTURES = (*BANKS, "pretrain", "pretrain-gain", "pretrain-grey")
 
 
 class SpectralGain(nn.Module):
@@ -110,14 +115,29 @@ class SpectralGain(nn.Module):
 
     def __init__(self, wavelengths: Tensor, std: tuple[float, float], p: float) -> None:
         super().__init__()
-        self.variation, self.p = SpectralVariation(wavelengths, *std), p
+        self.variation, self.p = SpectralVariation(wavelengths, 0.0, *std), p
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Change a share of the batch."""
         x = batch["image"]
-        gains = self.variation.draw(len(x), 1).to(x.device)[:, 0, :, None, None]
+        gains = self.variation.draw(len(x), 0)[1].to(x.device)[:, :, None, None]
         chosen = (torch.rand(len(x), device=x.device) < self.p)[:, None, None, None]
         return {**batch, "image": torch.where(chosen, x * gains, x)}
+
+
+def pretrain_bands(
+    images: Tensor, wavelengths: Tensor, recipe: Recipe, *, checkpoint: Path, seed: int, fabric: Any
+) -> Classifier:
+    """`ubf_augment.pretraining.pretrain` without unmixing: tell what the bands were before a spectral gain."""
+    x, move = images.to(fabric.device), affine()
+    gain = SpectralGain(wavelengths, (0.2, 0.2), 1.0)
+
+    def draw(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        moved = move({"image": join(x, rows, rng)})["image"]
+        return gain({"image": moved})["image"], describe(moved)
+
+    mark = {"data": digest(images)}
+    return learn(draw, len(x), recipe, mark, checkpoint=checkpoint, seed=seed, fabric=fabric, progress=False)
 
 
 class Fade(nn.Module):

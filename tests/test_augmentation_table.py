@@ -21,7 +21,9 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
+from ubf_augment.classification import Recipe
 from ubf_augment.io import write_hsi
+from ubf_augment.training import make_fabric
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(
@@ -154,7 +156,7 @@ def test_every_row_has_the_same_number_of_different_plans(rows: ModuleType) -> N
         assert all(
             (p.affine == 0) == (name == "none") for p in plans
         )  # geometric augmentation ends all other rows
-    for name in (*rows.AUTOMATIC, *rows.NEEDS_GENERATOR, *rows.NEEDS_PICTURES):
+    for name in (*rows.AUTOMATIC, *rows.NEEDS_GENERATOR, *rows.BANKS):
         assert name in rows.ROWS
 
 
@@ -201,6 +203,33 @@ def test_spectral_gain_is_a_positive_smooth_factor_of_whole_images(rows: ModuleT
     assert torch.equal(rows.SpectralGain(nm, (0.2, 0.1), 0.0)(batch)["image"], x)
 
 
+def test_pretraining_on_bands_tells_them_before_the_gain(
+    rows: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of pretraining: flat images, whose input is the told bands times one smooth gain."""
+    found: dict[str, Any] = {}
+
+    def learn(draw: Any, count: int, *_: Any, **__: Any) -> None:
+        found["x"], found["told"] = draw(torch.arange(count), torch.Generator().manual_seed(0))
+
+    monkeypatch.setattr(rows, "learn", learn)
+    images = torch.linspace(0.1, 0.5, 24).view(6, 4, 1, 1).expand(-1, -1, 8, 8).contiguous()
+    rows.pretrain_bands(
+        images,
+        torch.tensor(NM),
+        Recipe(),
+        checkpoint=Path("x"),
+        seed=0,
+        fabric=make_fabric(accelerator="cpu"),
+    )
+    gain = found["x"].mean((2, 3)) / found["told"][:, :4]
+    assert 0.02 < float(gain.log().std()) < 0.6
+    assert float(gain.log().diff(dim=1).abs().max()) < 0.6
+    assert found["told"].shape == (6, 12)
+    assert float(found["told"][:, :4].min()) >= 0.1  # joined images of the six, before any gain
+    assert float(found["told"][:, :4].max()) <= 0.5
+
+
 def test_mask_mix_labels_are_the_shares_of_the_mask(rows: ModuleType) -> None:
     """Images of one value per class: the mean of a mixed image says what share of each class it holds."""
     torch.manual_seed(0)
@@ -245,7 +274,6 @@ def test_the_rows_of_pictures_differ_in_one_thing(rows: ModuleType) -> None:
     assert rows.ROWS["bank-fade"][0].ubf["p"] == 2 * plain.ubf["p"]  # the same share, on average
     split = rows.ROWS["bank-split"][0]
     assert (split.ubf["p"], split.ubf["placement"], split.recipe["split_batch_norm"]) == (1.0, "append", True)
-    assert set(rows.BANKS) <= set(rows.NEEDS_PICTURES)
 
 
 def test_a_plan_becomes_modules_in_order(rows: ModuleType) -> None:
@@ -443,10 +471,37 @@ def test_rows_that_need_pictures_are_refused_at_once(
     run: Callable[..., dict[str, Any]], trainings: Trainings
 ) -> None:
     with pytest.raises(
-        SystemExit, match=r"folder has no labelled pictures of another source: leave out bank pretrain$"
+        SystemExit, match=r"folder has no labelled pictures of another source: leave out bank bank-light$"
     ):
-        run("affine bank pretrain")
+        run("affine bank bank-light")
     assert trainings == []
+
+
+def test_pretrained_weights_are_kept_and_counted(
+    table: ModuleType,
+    run: Callable[..., dict[str, Any]],
+    trainings: Trainings,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(table.SETTINGS, "pretraining steps", {"quick": 3, "full": 3})
+    found = run("affine affine-long pretrain pretrain-bands", "--seeds", "1")
+    assert {r["row"]: r["steps"] for r in found["runs"]} == {
+        "affine": 2, "affine-long": 5, "pretrain": 5, "pretrain-bands": 5,
+    }  # fmt: skip
+    kept = sorted(f.name for f in (home / "runs").rglob("*.pt"))
+    assert kept == ["test_resnet-abundances-0.pt", "test_resnet-bands-0.pt"]
+    assert not list((home / "runs").rglob("*.resume"))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the weights of the split are there")
+
+    monkeypatch.setattr(table, "pretrain", never)
+    more = run("affine affine-long pretrain pretrain-bands pretrain-vary", "--seeds", "1")
+    last = [r for r in more["runs"] if r["row"] == "pretrain-vary"]
+    assert len(last) == 1
+    assert last[0]["steps"] == 5
+    assert len(trainings) == 5
 
 
 def test_generate(

@@ -1,47 +1,48 @@
-"""Pretraining on RGB pictures, of the benchmarks: what a step decodes, and that a run resumes to the same weights."""
+"""Pretraining without labels: what a step draws, what is learned, and that a run resumes to the same weights."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synthesis_toys import NM, materials, residual, synthesizer
 from torch import Tensor, nn
 
-from ubf_augment.classification import LabelledImages, Recipe, predict, train_classifier
+from ubf_augment import simplex
+from ubf_augment.classification import Classifier, LabelledImages, Recipe, affine, predict, train_classifier
+from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, ShapeError
 from ubf_augment.mixing import mix
+from ubf_augment.pretraining import Decoder, describe, join, pretrain, unmixed
 from ubf_augment.strategies import SpectralVariation
+from ubf_augment.synthesis.pipeline import quantise
 from ubf_augment.training import make_fabric
-
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-if not (FOLDER / "pretraining.py").exists():
-    pytest.skip("the benchmarks are not part of this installation", allow_module_level=True)
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(FOLDER))
-    from pretraining import Decoder, pretrain, unmixed
 
 CPU = torch.device("cpu")
 TEST = Recipe("test_resnet", steps=4, batch_size=6)
 
 
-def pictures(n: int = 8, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
-    """Green and grey scenes: two classes that any network tells apart."""
+def maps(n: int = 8, size: int = 16, seed: int = 0) -> Tensor:
+    """Smooth abundance maps of four endmembers, each image with a composition of its own."""
     g = torch.Generator().manual_seed(seed)
-    base = {"wood": (40, 90, 40), "road": (110, 105, 100)}
-    noise = torch.randint(-15, 16, (n, 3, size, size), generator=g)
-    return {
-        k: (torch.tensor(v)[:, None, None] + noise).clamp(0, 255).to(torch.uint8) for k, v in base.items()
-    }
+    z = 2 * torch.randn(n, 4, 1, 1, generator=g) + 0.5 * torch.randn(n, 4, size, size, generator=g)
+    return simplex.from_logits(z)
 
 
-def quick(synth: Any, recipe: Recipe = TEST, **options: Any) -> Any:
-    options = {"size": 32, "progress": False, "fabric": make_fabric(accelerator="cpu"), **options}
-    return pretrain(synth, pictures(), recipe, **options)
+def images(n: int = 8, size: int = 16, seed: int = 0) -> Tensor:
+    return mix(maps(n, size, seed), materials().spectra.float())
+
+
+def quick(synth: Any, recipe: Recipe = TEST, **options: Any) -> Classifier:
+    options = {"progress": False, "fabric": make_fabric(accelerator="cpu"), **options}
+    return pretrain(synth, images(), recipe, **options)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -49,120 +50,179 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(v, other[k]) for k, v in a.state_dict().items())
 
 
-# ---- what is decoded ----
+# ---- what is told ----
 
 
-def test_without_variation_and_residual_a_picture_is_mixed_as_it_was_unmixed() -> None:
-    synth = synthesizer(residual=None)
-    rgb = torch.cat(list(pictures(2).values()))
-    a = unmixed(synth, rgb)
-    assert a.dtype == torch.uint8
-    assert bool((a.sum(1, dtype=torch.int64) == 255).all())
-    torch.testing.assert_close(a / 255, synth.unmix_rgb(rgb, fast=True), atol=1 / 255, rtol=0)
-    decode = Decoder(synth, SpectralVariation(NM, 0.0, 0.0), CPU)
-    x = decode(a, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(x, mix(a / 255, materials().spectra.float()))
+def test_describe_by_hand() -> None:
+    stripes = torch.tensor([[0.0, 1.0, 0.0, 1.0]]).expand(2, 4)
+    flat = torch.full((2, 4), 0.25)
+    got = describe(torch.stack([stripes, flat])[None])[0]
+    torch.testing.assert_close(
+        got, torch.tensor([0.5, 0.25, 0.5, 0.0, 0.5, 0.0])
+    )  # gradient: 1 across, 0 down
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_describe_knows_no_direction_and_totals_one(height: int, width: int, seed: int) -> None:
+    a = simplex.from_logits(torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(seed)))
+    d = describe(a)
+    assert torch.isfinite(d).all()
+    torch.testing.assert_close(d[:, :3].sum(1), torch.ones(2))
+    for moved in (a.flip(2), a.flip(3), a.transpose(2, 3)):
+        torch.testing.assert_close(describe(moved), d)
+
+
+# ---- what is drawn ----
+
+
+def test_joining_keeps_the_simplex_and_lies_between_two_images() -> None:
+    rows = torch.arange(8)
+    joined = join(quantise(maps()), rows, torch.Generator().manual_seed(0))
+    simplex.check(joined)
+    constant = torch.arange(8.0)[:, None, None, None].expand(8, 1, 4, 4)
+    found = join(constant, rows, torch.Generator().manual_seed(0))
+    for i, image in enumerate(found):
+        span = (image - i).abs()
+        assert (
+            float(span.min()) < float(span.max()) or float(span.max()) == 0
+        )  # a mask between i and its partner
+
+
+def test_without_variation_and_residual_maps_are_mixed() -> None:
+    a = maps()
+    decode = Decoder(synthesizer(residual=None), SpectralVariation(NM, 0.0, 0.0, 0.0), CPU)
+    torch.testing.assert_close(
+        decode(a, torch.Generator().manual_seed(0)), mix(a, materials().spectra.float())
+    )
 
 
 def test_variation_multiplies_each_endmember_by_one_smooth_gain() -> None:
     """Pure pixels of one material: image over spectrum is a gain, the same in the whole image, and another image has another."""
-    synth = synthesizer(residual=None)
-    a = torch.zeros(3, 4, 2, 2, dtype=torch.uint8)
-    a[:, 0] = 255
-    x = Decoder(synth, SpectralVariation(NM, 0.3, 0.1), CPU)(a, torch.Generator().manual_seed(0))
-    gain = x / materials().spectra[0].float()[:, None, None]
+    a = torch.zeros(3, 4, 2, 2)
+    a[:, 0] = 1
+    decode = Decoder(synthesizer(residual=None), SpectralVariation(NM, 0.3, 0.1, 0.1), CPU)
+    gain = decode(a, torch.Generator().manual_seed(0)) / materials().spectra[0].float()[:, None, None]
     torch.testing.assert_close(gain, gain[:, :, :1, :1].expand_as(gain))
     assert bool((gain > 0).all())
     assert float((gain[0] - gain[1]).abs().min()) > 1e-3
     dark = torch.zeros_like(a)
-    dark[:, 3] = 255  # shade stays dark under any gain
-    assert not Decoder(synth, SpectralVariation(NM, 0.3, 0.1), CPU)(dark, torch.Generator()).any()
+    dark[:, 3] = 1  # shade stays dark under any gain
+    assert not decode(dark, torch.Generator()).any()
 
 
 def test_the_residual_is_that_of_the_sensor() -> None:
     """Shade alone: what is left is the residual; its mean and deviation are the model's."""
-    synth, model = synthesizer(), residual()
-    a = torch.zeros(64, 4, 16, 16, dtype=torch.uint8)
-    a[:, 3] = 255
-    x = Decoder(synth, SpectralVariation(NM, 0.2, 0.2), CPU)(a, torch.Generator().manual_seed(0))
-    deviation = torch.diagonal(model.covariance()).sqrt()
+    a = torch.zeros(64, 4, 16, 16)
+    a[:, 3] = 1
+    x = Decoder(synthesizer(), SpectralVariation(NM), CPU)(a, torch.Generator().manual_seed(0))
+    model = residual()
     torch.testing.assert_close(x.mean((0, 2, 3)), model.mean, atol=2e-3, rtol=0)
-    torch.testing.assert_close(x.std((0, 2, 3)), deviation, rtol=0.15, atol=0)
+    torch.testing.assert_close(x.std((0, 2, 3)), torch.diagonal(model.covariance()).sqrt(), rtol=0.15, atol=0)
 
 
-def test_no_image_is_seen_twice() -> None:
-    seen: list[Tensor] = []
+def test_images_are_unmixed_once() -> None:
+    synth, x = synthesizer(), images()
+    a = unmixed(synth, x)
+    assert a.dtype == torch.uint8
+    assert bool((a.sum(1, dtype=torch.int64) == 255).all())
+    torch.testing.assert_close(a / 255, synth.unmix(x), atol=1 / 255, rtol=0)
 
+
+def watching(seen: list[Tensor]) -> Callable[[], nn.Module]:
     class Watch(nn.Module):
         def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             seen.extend(batch["image"])
             return batch
 
-    quick(synthesizer(residual=None), Recipe("test_resnet", steps=6, batch_size=8), after=Watch)
-    assert len(seen) == 48
-    means = torch.stack([x.mean() for x in seen])
-    assert len(means.unique()) == 48  # of 16 pictures
+    return Watch
+
+
+def test_no_map_is_seen_twice() -> None:
+    seen: list[Tensor] = []
+    quick(synthesizer(residual=None), geometry=watching(seen))
+    simplex.check(torch.stack(seen))
+    means = torch.stack([x[0].mean() for x in seen])
+    assert len(means) == 512 + 24  # for the statistics, and for four steps
+    assert len(means.unique()) > 0.85 * len(means)  # one in eight is joined to itself
 
 
 # ---- the training ----
 
 
-def test_bands_are_standardised_by_what_is_decoded() -> None:
+def test_bands_and_targets_are_standardised_by_what_is_drawn() -> None:
     synth = synthesizer()
-    net = quick(synth)
-    decode = Decoder(synth, SpectralVariation(NM), CPU)
-    a = unmixed(synth, torch.cat(list(pictures().values())))
-    x = torch.cat([decode(a, torch.Generator().manual_seed(i)) for i in range(100)])
+    net = quick(synth, Recipe("test_resnet", steps=1, batch_size=2, lr=1e-12, warmup=0))
+    decode, rng = Decoder(synth, SpectralVariation(NM), CPU), torch.Generator().manual_seed(1)
+    a = unmixed(synth, images())
+    x = torch.cat([decode(join(a, torch.arange(8), rng), rng) for _ in range(60)])
     torch.testing.assert_close(net.mean.flatten(), x.mean((0, 2, 3)), rtol=0.1, atol=0)
     torch.testing.assert_close(net.std.flatten(), x.std((0, 2, 3)), rtol=0.2, atol=0)
     assert not net.training
+    assert predict(net, x).shape == (480, 12)
 
 
-def test_the_seed_decides_everything(tmp_path: Path) -> None:
+def test_the_seed_decides_everything() -> None:
     first = quick(synthesizer(), seed=3)
     torch.randn(5)  # whatever happens elsewhere
     assert same(first, quick(synthesizer(), seed=3))
     assert not same(first, quick(synthesizer(), seed=4))
 
 
+def test_the_random_state_stays_as_it_was() -> None:
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    quick(synthesizer())
+    assert torch.equal(torch.rand(3), wanted)
+
+
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    calls = [0]
+
     class Stop(nn.Module):
         """Asks to stop during the third step."""
 
-        count = 0
-
         def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            Stop.count += 1
-            if Stop.count == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+            if len(batch["image"]) == 6:  # a step; the statistics draw more
+                calls[0] += 1
+                if calls[0] == 3:
+                    os.kill(os.getpid(), signal.SIGINT)
             return batch
+
+        def __repr__(self) -> str:
+            return "Identity()"
 
     path = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
-        quick(synthesizer(), after=Stop, checkpoint=path)
+        quick(synthesizer(), geometry=Stop, checkpoint=path)
     assert torch.load(path, weights_only=True)["step"] == 3
-    resumed = quick(synthesizer(), after=Stop, checkpoint=path)
-    assert Stop.count == 4
-    assert same(resumed, quick(synthesizer()))
-    for changed in ({"endmember_std": 0.1}, {"size": 48}):
+    resumed = quick(synthesizer(), geometry=Stop, checkpoint=path)
+    assert calls[0] == 4
+    assert same(resumed, quick(synthesizer(), geometry=None))
+    for changed in ({"endmember_std": 0.3}, {"seed": 1}, {"geometry": affine}):
         with pytest.raises(ValueError, match="belongs to another run"):
-            quick(synthesizer(), checkpoint=path, **changed)
+            quick(synthesizer(), checkpoint=path, **{"geometry": None, **changed})
 
 
-def test_it_learns_the_pictures() -> None:
+def test_it_learns_to_read_compositions_of_new_images_in_any_light() -> None:
     synth = synthesizer()
-    net = quick(synth, Recipe("test_resnet", steps=60, batch_size=8, lr=3e-3))
-    new = pictures(16, seed=9)
-    x = torch.cat([synth.lift(v, seed=i) for i, v in enumerate(new.values())])
-    y = torch.arange(2).repeat_interleave(16)
-    assert float((predict(net, x).argmax(1) == y).float().mean()) > 0.9
+    net = pretrain(
+        synth, images(64), Recipe("test_resnet", steps=150, batch_size=16, lr=3e-3),
+        progress=False, fabric=make_fabric(accelerator="cpu"),
+    )  # fmt: skip
+    a = maps(200, seed=9)
+    x = Decoder(synth, SpectralVariation(NM), CPU)(a, torch.Generator().manual_seed(2))
+    told, truth = predict(net, x)[:, :4], a.mean((2, 3))
+    right = torch.stack([torch.corrcoef(torch.stack([told[:, p], truth[:, p]]))[0, 1] for p in range(4)])
+    assert float(right.min()) > 0.7
 
 
 def test_a_training_starts_from_the_backbone() -> None:
     """After one step of (almost) no length the network is the pretrained one, but for its new last layer."""
     synth = synthesizer()
-    net, x = quick(synth), synth.lift(torch.cat(list(pictures().values())), seed=0)
-    few = LabelledImages(x, torch.arange(16) % 3, ("a", "b", "c"), NM)
+    net = quick(synth)
+    few = LabelledImages(images(), torch.arange(8) % 3, ("a", "b", "c"), NM)
     recipe = Recipe("test_resnet", steps=1, batch_size=8, lr=1e-12, warmup=0)
     plain, started = (train_classifier(few, recipe, start=s).model.network for s in (None, net.backbone()))
     parameters = dict(started.named_parameters())
@@ -184,8 +244,30 @@ def test_the_backbone_is_the_network_without_its_last_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"imbalance": "weights"}, {"synthetic_weight": 0.5}, {"split_batch_norm": True}]
+    "change",
+    [
+        {"imbalance": "weights"},
+        {"synthetic_weight": 0.5},
+        {"split_batch_norm": True},
+        {"label_smoothing": 0.1},
+    ],
 )
 def test_what_has_no_meaning_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(change))} has no meaning in pretraining"):
         quick(synthesizer(), Recipe("test_resnet", steps=2, batch_size=4, **change))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (torch.rand(5, 8, 8), ShapeError),
+        (torch.rand(0, 5, 8, 8), NoDataError),
+        (torch.rand(2, 4, 8, 8), BandCountError),
+        (torch.full((2, 5, 8, 8), torch.nan), NoDataError),
+        (torch.ones(2, 5, 8, 8, dtype=torch.int32), RadiometryError),
+        (torch.full((2, 5, 8, 8), 3000.0), RadiometryError),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(bad: Tensor, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        pretrain(synthesizer(), bad, TEST, progress=False)

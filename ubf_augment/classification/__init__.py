@@ -1,6 +1,7 @@
 """Scene classification: train a network on labelled images with any augmentation, score it, choose the augmentation."""
 
 from ubf_augment.classification.choice import Choice, Factory, choose, decide
+from ubf_augment.classification.geometry import affine
 from ubf_augment.classification.images import LabelledImages, inner_split, read_images
 from ubf_augment.classification.scores import Scores, predict, score
 from ubf_augment.classification.training import (
@@ -21,6 +22,7 @@ __all__ = [
     "Recipe",
     "Scores",
     "Training",
+    "affine",
     "choose",
     "decide",
     "imagenet_weights",

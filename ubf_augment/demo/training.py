@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ubf_augment.augment import UBFAugment
-from ubf_augment.classification import LabelledImages, Recipe, predict, score, train_classifier
+from ubf_augment.classification import LabelledImages, Recipe, affine, predict, score, train_classifier
 from ubf_augment.datasets import IndianPines
 from ubf_augment.synthesis import HSISynthesizer
 
@@ -80,27 +80,6 @@ def load_split(name: str, fold: int) -> LabelledImages:
     data = IndianPines(name, fold)  # type: ignore[arg-type]
     x = torch.stack([data[i]["image"] for i in range(len(data))])
     return LabelledImages(x, torch.tensor(data.targets), data.classes, data.wavelengths)
-
-
-def affine(strength: float = 1.0) -> nn.Module:
-    """Flips, quarter turns, and small rotations, shifts and scalings: the baseline that everything is measured by.
-
-    Args:
-        strength: multiplies 10°, a tenth of the side, and a tenth of the scale.
-    """
-    from kornia import augmentation as k
-
-    s = strength
-    moved = k.RandomAffine(
-        10.0 * s, (0.1 * s, 0.1 * s), (1 - 0.1 * s, 1 + 0.1 * s), padding_mode="border", p=0.5
-    )
-    return k.AugmentationSequential(
-        k.RandomHorizontalFlip(p=0.5),
-        k.RandomVerticalFlip(p=0.5),
-        k.RandomRotation90((0, 3), p=0.75),
-        moved,
-        data_keys=None,
-    )
 
 
 def build_augmentation(name: str, synth: HSISynthesizer, classes: tuple[str, ...], seed: int) -> nn.Module:
