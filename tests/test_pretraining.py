@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -13,11 +14,14 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
 from synthesis_toys import NM, materials, residual, synthesizer
 from torch import Tensor, nn
 
-from ubf_augment import simplex
+from ubf_augment import get_generator, simplex, write_hsi
 from ubf_augment.classification import Classifier, LabelledImages, Recipe, affine, predict, train_classifier
+from ubf_augment.cli import main
 from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, ShapeError
 from ubf_augment.mixing import mix
 from ubf_augment.pretraining import Decoder, describe, join, pretrain, unmixed
@@ -271,3 +275,63 @@ def test_what_has_no_meaning_is_refused(change: dict[str, Any]) -> None:
 def test_images_that_do_not_fit_are_refused(bad: Tensor, error: type[Exception]) -> None:
     with pytest.raises(error):
         pretrain(synthesizer(), bad, TEST, progress=False)
+
+
+# ---- the command ----
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    generator = get_generator("ddpm", num_endmembers=4, size=(8, 8), widths=(16, 16))
+    synthesizer(generator=generator, classes=()).save_pretrained(tmp_path / "sensor")
+    (tmp_path / "images").mkdir()
+    for i, x in enumerate(images(4)):
+        write_hsi(tmp_path / "images" / f"{i}.tif", x, NM)
+    return tmp_path
+
+
+def test_the_command_writes_weights_that_timm_takes(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folders / "weights.safetensors"
+    words = ["pretrain", str(folders / "sensor"), str(folders / "images"), "--out", str(out), "--tile", "8",
+             "--recipe.model", "test_resnet", "--recipe.steps", "2", "--recipe.batch_size", "4",
+             "--accelerator", "cpu"]  # fmt: skip
+    assert main(words) == 0
+    assert "16 images of 8×8 pixels, 5 bands" in capsys.readouterr().err
+    assert sorted(f.name for f in folders.iterdir()) == ["images", "sensor", "weights.safetensors"]
+    own = timm.create_model("test_resnet", in_chans=5, num_classes=7)
+    missing, unexpected = own.load_state_dict(load_file(out), strict=False)
+    assert (sorted(missing), unexpected) == (["fc.bias", "fc.weight"], [])
+    with safe_open(out, "pt") as f:
+        facts = f.metadata()
+    assert (facts["model"], facts["bands"], facts["steps"]) == ("test_resnet", "5", "2")
+    assert json.loads(facts["wavelengths"]) == NM.tolist()
+    assert len(json.loads(facts["mean"])) == len(json.loads(facts["std"])) == 5
+    before = out.read_bytes()
+    assert main(words) == 2
+    assert "there already" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert main([*words[:4], str(out.with_suffix(".pt")), *words[5:]]) == 2
+
+
+def test_the_command_says_what_does_not_fit(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*more: str) -> str:
+        words = [
+            "pretrain",
+            str(folders / "sensor"),
+            str(folders / "images"),
+            "--out",
+            str(folders / "w.safetensors"),
+        ]
+        assert main([*words, "--accelerator", "cpu", *more]) == 2
+        assert not (folders / "w.safetensors").exists()
+        return capsys.readouterr().err
+
+    assert "no image has 99×99 pixels" in said("--tile", "99")
+    write_hsi(folders / "images" / "other.tif", images(1, 20)[0], NM)
+    assert "images are of 2 sizes, (16, 16) to (20, 20): give tile" in said()
+    for file in (folders / "images").iterdir():
+        file.unlink()
+    write_hsi(folders / "images" / "0.tif", images(1)[0], NM + 30)
+    assert "bring the bundle to the sensor by ubf adapt" in said()

@@ -15,6 +15,7 @@ from ubf_augment.datasets import SyntheticHSIDataset, balance
 from ubf_augment.generators import AbundanceGenerator, get_generator, list_generators
 from ubf_augment.io import read_hsi, write_hsi
 from ubf_augment.mixing import mix
+from ubf_augment.pretraining import pretrain
 from ubf_augment.spectra import Endmembers
 from ubf_augment.synthesis import HSISynthesizer, list_pretrained
 from ubf_augment.unmixing import UnmixingModel, fcls
@@ -39,6 +40,7 @@ __all__ = [
     "list_generators",
     "list_pretrained",
     "mix",
+    "pretrain",
     "read_hsi",
     "write_hsi",
 ]

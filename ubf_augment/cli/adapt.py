@@ -8,11 +8,8 @@ from typing import Any, Literal
 import torch
 
 from ubf_augment.bundle import check_target
-from ubf_augment.cli.inputs import ReadOptions, class_folders, read_scenes
+from ubf_augment.cli.inputs import ReadOptions, read_images
 from ubf_augment.cli.output import say
-from ubf_augment.datasets import HSIFolder
-from ubf_augment.errors import NoDataError
-from ubf_augment.io import list_hsi
 from ubf_augment.synthesis import HSISynthesizer
 
 POSITIONAL: dict[str, dict[str, Any]] = {
@@ -68,7 +65,7 @@ def run(
         from dataclasses import replace
 
         read = replace(read, wavelengths=wavelengths)
-    data, nm, fwhm = _load(images.expanduser(), read)
+    data, nm, fwhm = read_images(images, read)
     say(f"{len(data)} images, {len(nm)} bands, {nm[0]:g}–{nm[-1]:g} nm")
     new = synth.adapt(
         data, wavelengths=nm, rgb_bands=rgb_bands, fwhm=fwhm, class_map=class_map, rgb_scale=rgb_scale, rank=rank,
@@ -86,28 +83,6 @@ def run(
     own = found["classes_with_own_endmembers"]
     say(f"classes with endmembers of their own: {', '.join(own) if own else 'none'}")
     say(f"bundle in {out}")
-
-
-def _load(path: Path, read: ReadOptions) -> tuple[Any, torch.Tensor, Any]:
-    """A data set (labelled if there are class folders) or a list of images, their wavelengths and band widths."""
-    if path.is_dir() and class_folders(path) and not any(f.is_file() for f in path.iterdir()):
-        for folder in class_folders(path):
-            list_hsi(folder)  # says which class is empty
-        data = HSIFolder(path, **read.arguments())
-        return data, data.wavelengths, None
-    scenes, _ = read_scenes(path, read)
-    if bad := [s for s in scenes if not bool(s.mask.all())]:
-        raise NoDataError(
-            f"{bad[0].meta.get('path', path)} has {int((~bad[0].mask).sum())} pixels without data: crop the image, or leave "
-            "out the bands at fault with --read.drop_bands"
-        )
-    first = scenes[0]
-    if odd := [s for s in scenes if len(s.wavelengths) != len(first.wavelengths)]:
-        raise ValueError(
-            f"{odd[0].meta.get('path')} has {len(odd[0].wavelengths)} bands, {first.meta.get('path')} "
-            f"{len(first.wavelengths)}: adapt one sensor at a time"
-        )
-    return [s.image for s in scenes], first.wavelengths, first.meta.get("fwhm")
 
 
 def _draw(synth: HSISynthesizer, data: Any, out: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ubf_augment.errors import HSIReadError, RadiometryError, UnknownClassError
+from ubf_augment.datasets import HSIFolder
+from ubf_augment.errors import HSIReadError, NoDataError, RadiometryError, UnknownClassError
 from ubf_augment.io import HSI, list_hsi, read_hsi
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -115,6 +116,35 @@ def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | No
     for folder in folders:
         files += [(f, folder.name) for f in list_hsi(folder)]
     return [read_hsi(f, on_nodata="mask", **read.arguments()) for f, _ in files], [name for _, name in files]
+
+
+def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
+    """A data set (labelled if there are class folders) or a list of images of one sensor, their wavelengths and band widths.
+
+    Raises:
+        NoDataError: if a pixel holds no data.
+        ValueError: if images have different numbers of bands.
+        FileNotFoundError, HSIReadError: if there is nothing to read; further as `read_hsi`.
+    """
+    path = path.expanduser()
+    if path.is_dir() and class_folders(path) and not any(f.is_file() for f in path.iterdir()):
+        for folder in class_folders(path):
+            list_hsi(folder)  # says which class is empty
+        data = HSIFolder(path, **read.arguments())
+        return data, data.wavelengths, None
+    scenes, _ = read_scenes(path, read)
+    if bad := [s for s in scenes if not bool(s.mask.all())]:
+        raise NoDataError(
+            f"{bad[0].meta.get('path', path)} has {int((~bad[0].mask).sum())} pixels without data: crop the image, or leave "
+            "out the bands at fault with --read.drop_bands"
+        )
+    first = scenes[0]
+    if odd := [s for s in scenes if len(s.wavelengths) != len(first.wavelengths)]:
+        raise ValueError(
+            f"{odd[0].meta.get('path')} has {len(odd[0].wavelengths)} bands, {first.meta.get('path')} "
+            f"{len(first.wavelengths)}: give images of one sensor at a time"
+        )
+    return [s.image for s in scenes], first.wavelengths, first.meta.get("fwhm")
 
 
 def class_folders(root: Path) -> list[Path]:
