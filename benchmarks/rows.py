@@ -88,8 +88,8 @@ ROWS: dict[str, tuple[Plan, ...]] = {
     "bank-kept": tuple(Plan(ubf=_bank(p), kept=True) for p in _SHARES),
     "ubf": (
         Plan(),
-        Plan(ubf=_vary(0.2, 0.5)),
-        Plan(ubf={"strategy": "fuse", "p": 0.5}),
+        Plan(ubf=_vary(0.2), pretrain="abundances"),
+        Plan(pretrain="abundances"),
         Plan(ubf={"strategy": {"vary": 1.0, "fuse": 1.0}, "p": 0.5, **_variation(0.1)}),
     ),
     "affine-long": tuple(Plan(recipe=r, pretrain="longer") for r in (*_LR, {"weight_decay": 0.3})),
