@@ -14,7 +14,15 @@ from ubf_augment.errors import MissingLabelError, ShapeError
 from ubf_augment.labels import ClassIndex, LabelPolicy, draw_labels, read_labels, relabel, same_label
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
-from ubf_augment.sources import Draw, ImageSource, Reconstructor, open_bank
+from ubf_augment.sources import (
+    AbundanceSource,
+    Draw,
+    ImageSource,
+    Pool,
+    Reconstructor,
+    open_bank,
+    open_source,
+)
 from ubf_augment.strategies import (
     CLASS_STRATEGIES,
     SpectralVariation,
@@ -95,6 +103,8 @@ class UBFAugment(nn.Module):
         brightness_std: of ``vary``, log-gain of an image, the same in all bands.
         correlation_nm: of ``vary``, correlation length along the wavelength in nm.
         residual: add the residual model to ``generate`` and ``bank``.
+        source: what ``generate`` draws from: ``"pool"``, maps that are slowly refreshed (`sources.Pool`); ``"live"``, the
+            generator at every step (`sources.Live`); or any `sources.AbundanceSource`.
         sample_options: options of the generator for ``generate``, such as ``{"steps": 5}``.
         image_key: of the image in a sample dict.
         label_key: of the label.
@@ -134,6 +144,7 @@ class UBFAugment(nn.Module):
         brightness_std: float = 0.2,
         correlation_nm: float = 200.0,
         residual: bool = True,
+        source: Literal["pool", "live"] | AbundanceSource = "pool",
         sample_options: Mapping[str, Any] | None = None,
         image_key: str = "image",
         label_key: str = "label",
@@ -157,21 +168,20 @@ class UBFAugment(nn.Module):
             "labels": labels, "placement": placement, "classes": classes, "class_map": class_map, "strict": strict,
             "bank": bank, "reconstructor": reconstructor, "strength": strength, "endmember_std": endmember_std,
             "illumination_std": illumination_std, "brightness_std": brightness_std, "correlation_nm": correlation_nm,
-            "residual": residual,
-            "sample_options": sample_options, "image_key": image_key, "label_key": label_key,
+            "residual": residual, "sample_options": sample_options, "image_key": image_key, "label_key": label_key,
         }  # fmt: skip
         self.image_key, self.label_key = image_key, label_key
         self.index = ClassIndex.match(synth.classes, classes, class_map, strict)
         # A plain object: the synthesizer is no submodule, see the class docstring.
         self.source = ImageSource(
             synth,
+            open_source(source, synth, torch.initial_seed() if seed is None else seed, sample_options),
             open_bank(bank, self.index, synth, reconstructor),
             SpectralVariation(
                 synth.wavelengths, endmember_std, illumination_std, brightness_std, correlation_nm
             ),
             strength,
             residual,
-            sample_options,
         )
         self.asked = strategy
         self.calls, self._told = 0, False
@@ -181,8 +191,8 @@ class UBFAugment(nn.Module):
     # ---- options -------------------------------------------------------------------------------------------
 
     def variant(self, p: float, strategy: Strategy | Mapping[str, float], seed: int | None) -> UBFAugment:
-        """A new module with the same synthesizer and options but for these, for samples of ``image`` and ``label``."""
-        options = {**self._options, "image_key": "image", "label_key": "label"}
+        """A new module with the same synthesizer, source and options but for these, for samples of ``image`` and ``label``."""
+        options = {**self._options, "source": self.source.scenes, "image_key": "image", "label_key": "label"}
         return UBFAugment(self.synth, p, strategy=strategy, seed=seed, **options)
 
     def settle(self, p: float, strategy: Strategy | Mapping[str, float]) -> None:
@@ -387,8 +397,10 @@ class UBFAugment(nn.Module):
         return read_labels(y, batch, self.index.num_classes)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The state of the random stream, the class counts, and what was chosen for ``p="auto"``."""
+        """The state of the random stream, the class counts, the pool's counts, and what was chosen for ``p="auto"``."""
         state: dict[str, Any] = {"calls": self.calls, "counts": self.policy.counts.clone()}
+        if isinstance(self.source.scenes, Pool):
+            state["pool"] = self.source.scenes.state()
         return state if self.pending else {**state, "p": self.p, "weights": dict(self.weights)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -405,6 +417,8 @@ class UBFAugment(nn.Module):
                 f"the state is of {len(counts)} classes, this module has {len(self.policy.counts)}"
             )
         self.calls, self.policy.counts = int(state["calls"]), counts.clone().cpu()
+        if "pool" in state and isinstance(self.source.scenes, Pool):
+            self.source.scenes.resume(state["pool"])
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""

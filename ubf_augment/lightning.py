@@ -49,7 +49,8 @@ class UBFCallback(Callback):
         p, strategy, labels, placement, class_map, strict, seed: see `UBFAugment`; ``p="auto"`` calls `automatic.choose` on the
             data module's training set before fitting: ResNet-18 on the CPU, followed by the data module's own augmentation. To
             choose with another network or on a GPU, call `automatic.choose` yourself and pass ``augment``.
-        strength, endmember_std, illumination_std, brightness_std, correlation_nm, residual, sample_options: see `UBFAugment`.
+        strength, endmember_std, illumination_std, brightness_std, correlation_nm, residual, source, sample_options: see
+            `UBFAugment`.
 
     Attributes:
         augment: the module, None before fitting if it is yet to be built.
@@ -79,6 +80,7 @@ class UBFCallback(Callback):
         brightness_std: float = 0.2,
         correlation_nm: float = 200.0,
         residual: bool = True,
+        source: Literal["pool", "live"] = "pool",
         sample_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class UBFCallback(Callback):
             "p": p, "strategy": strategy, "labels": labels, "placement": placement, "class_map": class_map,
             "strict": strict, "seed": seed, "strength": strength, "endmember_std": endmember_std,
             "illumination_std": illumination_std, "brightness_std": brightness_std,
-            "correlation_nm": correlation_nm, "residual": residual,
+            "correlation_nm": correlation_nm, "residual": residual, "source": source,
             "sample_options": sample_options,
         }  # fmt: skip
         self._restore: tuple[Any, Any] | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from ubf_augment.errors import SimplexError
+from ubf_augment.seeding import Generators, rand
 
 
 def check(a: Float[Tensor, "..."], dim: int = 1, atol: float = 1e-5) -> None:
@@ -128,3 +131,64 @@ def resize(a: Float[Tensor, "b p h w"], size: tuple[int, int]) -> Float[Tensor, 
     if tuple(a.shape[-2:]) == tuple(size):
         return a
     return F.interpolate(a, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def draw_motions(
+    n: int,
+    generator: Generators = None,
+    *,
+    p: float = 0.5,
+    degrees: float = 10.0,
+    shift: float = 0.1,
+    zoom: float = 0.1,
+) -> Float[Tensor, "n 2 3"]:
+    """Draw flips and quarter turns, and for a share of the maps a small rotation, shift and scaling, for `move`.
+
+    Args:
+        n: number of motions.
+        generator: one, or one per motion.
+        p: share that also gets a small motion.
+        degrees: it turns by up to so much.
+        shift: it shifts by up to this share of a side.
+        zoom: it scales by a factor from 1 − zoom to 1 + zoom.
+
+    Returns:
+        Maps of coordinates in −1 … 1, where a pixel goes to where it comes from, on the CPU.
+
+    >>> draw_motions(2, torch.Generator().manual_seed(0), p=0.0)[1]
+    tensor([[0., 1., 0.],
+            [1., 0., 0.]])
+    """
+    u = rand((n, 7), generator)
+    small = u[:, 2] < p
+    angle = torch.where(small, (2 * u[:, 3] - 1) * math.radians(degrees), 0.0)
+    scale = torch.where(small, 1 / (1 + zoom * (2 * u[:, 4] - 1)), 1.0)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    tilt = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    quarter = (4 * u[:, 1]).long() % 4
+    turns = torch.tensor([[[1.0, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]])[
+        quarter
+    ]
+    turns[:, 0] *= torch.where(u[:, 0] < 0.5, 1.0, -1.0)[:, None]
+    offset = torch.where(small[:, None], 2 * shift * (2 * u[:, 5:] - 1), 0.0)
+    return torch.cat([turns @ tilt, offset[:, :, None]], 2)
+
+
+def move(a: Float[Tensor, "b p h w"], motions: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b p h w"]:
+    """Flip, turn, shift and scale abundance maps; bilinear resampling is a convex combination, so the simplex is kept.
+
+    What comes from beyond the edge repeats the edge. A quarter turn of a map that is no square stretches it.
+
+    Args:
+        a: abundances.
+        motions: from `draw_motions`.
+
+    >>> a = torch.tensor([[1.0, 0.25], [0.0, 0.75]])
+    >>> flip = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    >>> move(torch.stack([a, 1 - a])[None], flip)[0, 0]
+    tensor([[0.2500, 1.0000],
+            [0.7500, 0.0000]])
+    """
+    size = [len(a), 1, a.shape[2], a.shape[3]]
+    grid = F.affine_grid(motions.to(a.device, a.dtype), size, align_corners=False)
+    return F.grid_sample(a, grid, mode="bilinear", padding_mode="border", align_corners=False)
