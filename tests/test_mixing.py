@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ubf_augment import simplex
 from ubf_augment.errors import BandCountError, NoDataError, ShapeError
-from ubf_augment.mixing import ResidualModel, mix
+from ubf_augment.mixing import ResidualModel, decode, mix
 from ubf_augment.seeding import per_sample
 from ubf_augment.spectra import Endmembers
 
@@ -203,3 +204,47 @@ def test_moving_a_model() -> None:
     m = model().to("cpu")
     assert m.correlation_length == 2.0
     assert m.sample(1, 2, 2, device="cpu").device.type == "cpu"
+
+
+def _model(bands: int = 6, rank: int = 2, length: float = 1.5) -> ResidualModel:
+    g = torch.Generator().manual_seed(5)
+    return ResidualModel(
+        0.01 * torch.randn(bands, generator=g), 0.02 * torch.randn(bands, rank, generator=g),
+        0.005 + 0.01 * torch.rand(bands, generator=g), length,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_decode_is_mix_plus_a_residual(own: bool) -> None:
+    g = torch.Generator().manual_seed(1)
+    a = simplex.from_logits(torch.randn(3, 4, 7, 5, generator=g))
+    spectra = torch.rand((3, 4, 6) if own else (4, 6), generator=g)
+    model = _model()
+    x = decode(a, spectra, model, torch.Generator().manual_seed(2))
+    eps = model.sample(3, 7, 5, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(x, mix(a, spectra) + eps)
+    a.requires_grad_()
+    decode(a, spectra, model).sum().backward()
+    gradient = torch.autograd.grad(mix(a, spectra).sum(), a)[0]
+    torch.testing.assert_close(a.grad, gradient)
+    assert decode(a[:0], spectra[:0] if own else spectra, model).shape == (0, 6, 7, 5)
+
+
+def test_white_noise_is_white_between_pixels_bands_and_images() -> None:
+    model = ResidualModel(torch.zeros(8), torch.zeros(8, 1), torch.ones(8), 0.0)
+    x = model.sample(40, 32, 32, torch.Generator().manual_seed(0))
+    assert abs(float(x.mean())) < 0.01
+    assert abs(float(x.std()) - 1) < 0.01
+    bands = torch.corrcoef(x.movedim(1, 0).flatten(1)) - torch.eye(8)
+    images = torch.corrcoef(x.flatten(1)) - torch.eye(40)
+    assert float(bands.abs().max()) < 0.03
+    assert float(images.abs().max()) < 0.06
+    for lag in (x[..., 1:] * x[..., :-1], x[..., 1:, :] * x[..., :-1, :]):
+        assert abs(float(lag.mean())) < 0.01
+    assert abs(float(x.pow(4).mean()) - 3) < 0.1  # normal
+
+
+def test_noise_of_a_large_image_does_not_repeat() -> None:
+    model = ResidualModel(torch.zeros(1), torch.zeros(1, 1), torch.ones(1), 0.0)
+    x = model.sample(1, 400, 400, torch.Generator().manual_seed(0)).flatten()
+    assert len(torch.unique(x)) > 0.98 * len(x)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ubf_augment.classification import Classifier, Recipe, affine
 from ubf_augment.errors import NoDataError, ShapeError
-from ubf_augment.mixing import mix
+from ubf_augment.mixing import decode, mix
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed, seeded
 from ubf_augment.strategies import SpectralVariation, draw_masks, fuse
@@ -217,10 +217,8 @@ class Decoder:
     def __call__(self, a: Float[Tensor, "b p h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
         """Images of abundances."""
         gains, light = (g.to(self.device) for g in self._variation.draw(len(a), a.shape[1], generator))
-        x = mix(a.to(self.device), self._spectra * gains * light[:, None])
-        if self._residual is None:
-            return x
-        return x + self._residual.sample(len(x), x.shape[2], x.shape[3], generator).to(x)
+        a, spectra = a.to(self.device), self._spectra * gains * light[:, None]
+        return mix(a, spectra) if self._residual is None else decode(a, spectra, self._residual, generator)
 
 
 @torch.no_grad()

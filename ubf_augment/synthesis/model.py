@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ubf_augment import bundle
-from ubf_augment.mixing import mix
+from ubf_augment.mixing import decode, mix
 from ubf_augment.seeding import Generators, derive_seed, per_sample
 from ubf_augment.spectra import Wavelengths
 from ubf_augment.synthesis.base import Labels
@@ -130,13 +130,10 @@ class HSISynthesizer(Unmixer):
         Raises:
             ShapeError: if a is not (B, P, H, W), or y has another length.
         """
-        x = mix(a.to(self.device), self.spectra(y))
-        model = self.residual
-        if not residual or model is None or not len(x):
-            return x
-        return x + model.sample(
-            len(x), x.shape[2], x.shape[3], _stream(seed, generator, len(x), _RESIDUAL)
-        ).to(x.dtype)
+        a, model = a.to(self.device), self.residual
+        if not residual or model is None:
+            return mix(a, self.spectra(y))
+        return decode(a, self.spectra(y), model, _stream(seed, generator, len(a), _RESIDUAL))
 
     def lift(
         self,
