@@ -5,7 +5,7 @@
 Plain step, then the same step with UBFAugment(p=0.5) before it, one strategy after the other, in one process and interleaved
 (plain, generate, bank, …, plain, generate, …), so that what else the machine does falls on all alike. Warm-up first, then the
 median and the interquartile range; of a pool, whose refresh falls on one step in four, also the mean. "Augmentation alone" is
-timed inside the same step. A pool begins with 16 maps per class, which the warm-up makes.
+timed inside the same step. A pool begins with eight maps per class, which the warm-up makes.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ubf_augment import HSISynthesizer
 
 REFERENCE_STEPS = 2000
+SHIPPED = 5  # evaluations
 SETTINGS: dict[str, Any] = {
     "rounds": {"quick": 3, "full": 15}, "warmup": 1, "batch": 16, "evaluations": [1, 3, 5, 8, 20], "decoded": 64, "imports": 5,
 }  # fmt: skip
@@ -89,7 +90,7 @@ def samplers(
         return lambda: synth.sample(y, seed=0, steps=evaluations)
 
     tasks: dict[str, Callable[[], object]] = {"reference": lambda: unet(noise, 500)}
-    tasks |= {f"{n} evaluations": ours(n) for n in SETTINGS["evaluations"]}
+    tasks |= {f"{n} evaluation{'s' * (n > 1)}": ours(n) for n in SETTINGS["evaluations"]}
     times = interleaved(tasks, rounds, device)
     times["reference"] = [t * REFERENCE_STEPS for t in times["reference"]]
     base = median(times["reference"])["centre"]
@@ -109,10 +110,11 @@ def samplers(
         f"A sample of {synth.size[0]}×{synth.size[1]} pixels and {synth.num_bands} bands (reference: {count:.1f} M parameters)",
         ["sampler", "seconds", "samples / s", "GFLOP", "× faster"], rows, [5, 3, 1, 0],
     )  # fmt: skip
-    best = max(row[4] for row in rows[1:])
+    faster = {row[0]: row[4] for row in rows}[f"{SHIPPED} evaluations"]
     result.claim(
-        "at least 1,000 times faster than a sampler of the reference's cost", best >= 1000, f"{best:.0f} ×"
-    )
+        f"at least 1,000 times faster than a sampler of the reference's cost, with {SHIPPED} evaluations, whose Fréchet distance "
+        "is within 10 % of that of many (see few_steps)", faster >= 1000, f"{faster:.0f} ×",
+    )  # fmt: skip
     return runs
 
 
@@ -153,7 +155,7 @@ def imports(result: Result) -> list[dict[str, Any]]:
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(SETTINGS["imports"] + 1)
     ][1:]
-    result.table("Import after torch", ["seconds"], [["import ubf_augment", median(seconds)]], [3])
+    result.table("Import after torch", ["module", "seconds"], [["ubf_augment", median(seconds)]], [3])
     middle = median(seconds)["centre"]
     result.claim("importing takes at most 0.3 s more than torch", middle <= 0.3, f"{middle:.2f} s")
     return [{"kind": "import", "name": "ubf_augment", "seconds": seconds}]

@@ -80,7 +80,7 @@ class Pool:
         synth: HSISynthesizer,
         capacity: int = 64,
         *,
-        first: int = 16,
+        first: int = 8,
         refresh: float = 0.25,
         move: bool = True,
         seed: int = 0,
