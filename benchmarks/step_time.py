@@ -4,8 +4,8 @@
 
 Plain step, then the same step with UBFAugment(p=0.5) before it, one strategy after the other, in one process and interleaved
 (plain, generate, bank, …, plain, generate, …), so that what else the machine does falls on all alike. Warm-up first, then the
-median and the interquartile range; of a pool, whose refresh falls on one step in four, also the mean. "Augmentation alone" is
-timed inside the same step. A pool begins with eight maps per class, which the warm-up makes.
+median and the interquartile range, and the ratio of means, since a pool is refreshed in one step of ten. "Augmentation alone" is
+timed inside the same step. The eight maps per class that a pool begins with are made before.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import Result, arguments, bundle_option, median
@@ -57,11 +58,14 @@ def main() -> None:
     x = synth.sample(y, seed=0, steps=4)
     bank = {kind: pictures for kind, pictures in aid(args.data, size, 8) if kind in known}
 
-    augments: dict[str, UBFAugment | None] = {"plain": None}
+    augments: dict[str, Any] = {"plain": None}
     for name, chosen in STRATEGIES.items():
         if name != "bank" or bank:
             pictures = bank if name == "bank" else None
             augments[name] = UBFAugment(synth, p=SETTINGS["p"], bank=pictures, seed=0, **chosen)
+            if chosen.get("source") == "pool":
+                every = torch.arange(synth.num_classes)
+                augments[name].source.scenes.sample(every, torch.Generator().manual_seed(0))
 
     def step(augment: UBFAugment | None) -> float:
         start = now(args.device)

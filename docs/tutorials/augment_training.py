@@ -51,10 +51,10 @@ print(f"  from red, green, blue, all 200 bands:    {report['rmse_after']:.4f}")
 # pictures or by the generator (`generate`, `bank`). The strategies `vary`, `fuse` and `edit` start from your own images, whose
 # infrared is measured, and do not have this problem. So `vary` is the one to begin with:
 #
-# $$x' = x + (E' - E)^\top a$$
+# $$x' = l \circ \left(x + (E' - E)^\top a\right)$$
 #
-# The abundances $a$ of a patch stay, its endmembers $E$ get smooth random gains along the wavelength and one brightness, and
-# what the linear model does not explain stays as it was measured.
+# The abundances $a$ of a patch stay, its endmembers $E$ get smooth random gains along the wavelength, what the linear model does
+# not explain stays as it was measured, and the light $l$ of the whole patch gets a smooth gain and a brightness.
 
 # %%
 names = {"classes": train.classes, "class_map": {"Woods": "Forest"}}
@@ -76,8 +76,8 @@ spectra_plot({"Woods, real": x[-1:], "Woods, varied": varied[-1:]}, train.wavele
 
 # %% [markdown]
 # Water absorption and the red edge stay where they are, since gains are smooth over hundreds of nanometres. If the colours go
-# further than your sensor and season do, lower `endmember_std` and `brightness_std` (both 0.2, in log reflectance). All patches
-# of a figure share one stretch, which is printed in it.
+# further than your sensor and season do, lower `endmember_std` (0.1 in log reflectance), `illumination_std` and
+# `brightness_std` (0.2). All patches of a figure share one stretch, which is printed in it.
 #
 # ## 2. A plain loop
 #

@@ -46,7 +46,7 @@ class Pool:
 
     What is drawn is a map of the class, flipped, turned, shifted and scaled (`simplex.move`), so that a few maps give many
     scenes. A class that is asked for the first time gets ``first`` maps at once. From then on the generator makes
-    ``refresh`` maps per call (0.25: one in four calls) for the classes asked for: until ``capacity`` in addition, after that
+    ``refresh`` maps per call (0.1: one in ten calls) for the classes asked for: until ``capacity`` in addition, after that
     in place of the oldest. They are drawn from the next call on; on a GPU they are made on a stream of their own while the
     network trains. Map n of a class
     is the same for a seed whatever else was asked for, but for what eight bits round; each process of many has its own.
@@ -81,7 +81,7 @@ class Pool:
         capacity: int = 64,
         *,
         first: int = 8,
-        refresh: float = 0.25,
+        refresh: float = 0.1,
         move: bool = True,
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
