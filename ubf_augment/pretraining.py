@@ -78,6 +78,15 @@ def pretrain(
         ValueError: if a setting of the recipe has no meaning here (labels, synthetic images), or the checkpoint belongs
             to another run.
         ShapeError, NoDataError, BandCountError, RadiometryError: for images that do not fit.
+
+    >>> from ubf_augment import Endmembers, get_generator
+    >>> E = Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), [490, 560, 665], ("soil", "shade"))
+    >>> g = get_generator("ddpm", num_endmembers=2, size=(8, 8), num_classes=2, widths=(16, 16))
+    >>> synth = HSISynthesizer(E, g, classes=["field", "forest"])
+    >>> recipe = Recipe("test_resnet", steps=2, batch_size=2)
+    >>> network = pretrain(synth, 0.3 * torch.rand(4, 3, 8, 8), recipe, progress=False)
+    >>> network(torch.rand(1, 3, 8, 8)).shape, "fc.weight" in network.backbone()
+    (torch.Size([1, 6]), False)
     """
     recipe = recipe or Recipe(steps=1000)
     if images.ndim != 4:
