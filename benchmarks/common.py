@@ -51,6 +51,11 @@ def arguments(
     return args
 
 
+def device_option(parser: ArgumentParser) -> None:
+    """Add ``--device``, a GPU where there is one."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
 def bundle_option(parser: argparse.ArgumentParser) -> None:
     """Add the bundle to measure."""
     parser.add_argument("--bundle", default="aid-chikusei", help="packaged name, directory or hub id")

@@ -108,8 +108,8 @@ def figure(content: Mapping[str, Any], protocol: Protocol, folder: Path) -> Path
             assert gain is not None
             limits, _ = _limits(gain)
             if limits is not None and gain.plain is not None:
-                ax.plot(limits, [i, i], color="#9ab", lw=1.5)
-                ax.plot(gain.plain, [i, i], color="#357", lw=4)
+                ax.plot(gain.plain, [i, i], color="#9bd", lw=5)
+                ax.plot(limits, [i, i], color="#235", lw=1.3)
             ax.plot(gain.mean, i, "o", color="#c33")
         ax.axvline(0, color="k", lw=0.8)
         reached = mean([r["accuracy"] for r in runs[BASELINE]])["centre"]

@@ -129,12 +129,12 @@ def pretrain_bands(
     images: Tensor, wavelengths: Tensor, recipe: Recipe, *, checkpoint: Path, seed: int, fabric: Any
 ) -> Classifier:
     """`ubf_augment.pretraining.pretrain` without unmixing: tell what the bands were before a spectral gain."""
-    x, move = images.to(fabric.device), affine()
-    gain = SpectralGain(wavelengths, (0.2, 0.2), 1.0)
+    x, variation = images.to(fabric.device), SpectralVariation(wavelengths, endmember_std=0.0)
 
     def draw(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        moved = move({"image": join(x, rows, rng)})["image"]
-        return gain({"image": moved})["image"], describe(moved)
+        joined = join(x, rows, rng)
+        _, light = variation.draw(len(rows), 0, rng)
+        return joined * light.to(joined.device)[:, :, None, None], describe(joined)
 
     mark = {"data": digest(images)}
     return learn(draw, len(x), recipe, mark, checkpoint=checkpoint, seed=seed, fabric=fabric, progress=False)

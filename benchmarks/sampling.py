@@ -14,7 +14,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import torch
-from common import Journal, Result, arguments, bundle_option
+from common import Journal, Result, arguments, bundle_option, device_option
 
 from ubf_augment import HSISynthesizer
 
@@ -26,7 +26,7 @@ def options(parser: ArgumentParser) -> None:
     """Add what to measure."""
     bundle_option(parser)
     parser.add_argument("--steps", type=int, default=20, help="evaluations of the denoiser per sample")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    device_option(parser)
 
 
 def main() -> None:

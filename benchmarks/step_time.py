@@ -18,23 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Result, arguments, bundle_option, median
+from common import Result, arguments, bundle_option, device_option, median
 from scenes import aid
 
 from ubf_augment import HSISynthesizer, UBFAugment
+from ubf_augment.sources import Pool
 
-STRATEGIES = {  # name → arguments of UBFAugment
-    "generate from a pool": {"strategy": "generate", "source": "pool"},
-    "generate live": {"strategy": "generate", "source": "live"},
-    **{name: {"strategy": name} for name in ("bank", "edit", "fuse", "vary")},
-}
 SETTINGS = {"batch": 32, "p": 0.5, "model": "resnet18", "rounds": {"quick": 3, "full": 25}, "warmup": 1}
 
 
 def options(parser: ArgumentParser) -> None:
     """Add what to measure."""
     bundle_option(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    device_option(parser)
 
 
 def main() -> None:
@@ -58,14 +54,16 @@ def main() -> None:
     x = synth.sample(y, seed=0, steps=4)
     bank = {kind: pictures for kind, pictures in aid(args.data, size, 8) if kind in known}
 
-    augments: dict[str, Any] = {"plain": None}
-    for name, chosen in STRATEGIES.items():
-        if name != "bank" or bank:
-            pictures = bank if name == "bank" else None
-            augments[name] = UBFAugment(synth, p=SETTINGS["p"], bank=pictures, seed=0, **chosen)
-            if chosen.get("source") == "pool":
-                every = torch.arange(synth.num_classes)
-                augments[name].source.scenes.sample(every, torch.Generator().manual_seed(0))
+    augments: dict[str, UBFAugment | None] = {"plain": None}
+    pool = Pool(synth)
+    pool.sample(torch.arange(synth.num_classes), torch.Generator().manual_seed(0))
+    chosen: dict[str, dict[str, Any]] = {
+        "generate from a pool": {"strategy": "generate", "source": pool},
+        "generate live": {"strategy": "generate", "source": "live"},
+        **({"bank": {"strategy": "bank", "bank": bank}} if bank else {}),
+        **{name: {"strategy": name} for name in ("edit", "fuse", "vary")},
+    }
+    augments |= {name: UBFAugment(synth, p=SETTINGS["p"], seed=0, **given) for name, given in chosen.items()}
 
     def step(augment: UBFAugment | None) -> float:
         start = now(args.device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from safetensors.torch import load_file
 from synthesis_toys import NM, materials, residual, synthesizer
 from torch import Tensor, nn
 
-from ubf_augment import get_generator, simplex, write_hsi
-from ubf_augment.classification import Classifier, LabelledImages, Recipe, affine, predict, train_classifier
+from ubf_augment import get_generator, pretraining, simplex, write_hsi
+from ubf_augment.classification import Classifier, LabelledImages, Recipe, predict, train_classifier
 from ubf_augment.cli import main
 from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, ShapeError
 from ubf_augment.mixing import mix
@@ -82,15 +81,26 @@ def test_describe_knows_no_direction_and_totals_one(height: int, width: int, see
 
 def test_joining_keeps_the_simplex_and_lies_between_two_images() -> None:
     rows = torch.arange(8)
-    joined = join(quantise(maps()), rows, torch.Generator().manual_seed(0))
-    simplex.check(joined)
+    simplex.check(join(quantise(maps()), rows, torch.Generator().manual_seed(0)))
     constant = torch.arange(8.0)[:, None, None, None].expand(8, 1, 4, 4)
     found = join(constant, rows, torch.Generator().manual_seed(0))
     for i, image in enumerate(found):
-        span = (image - i).abs()
         assert (
-            float(span.min()) < float(span.max()) or float(span.max()) == 0
-        )  # a mask between i and its partner
+            float((image - i).min() * (image - i).max()) >= -1e-6
+        )  # towards one other image, and to no third
+    assert float((found.amax((1, 2, 3)) - found.amin((1, 2, 3))).max()) > 0.5
+    assert float(found.min()) >= -1e-6
+    assert float(found.max()) <= 7 + 1e-6
+
+
+def test_joined_images_are_moved() -> None:
+    """One image alone, joined to itself: what comes out is it, turned and flipped and shifted."""
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    found = [join(ramp, torch.tensor([0]), torch.Generator().manual_seed(i))[0, 0] for i in range(40)]
+    along = {tuple(bool(x.diff(dim=d).abs().mean() > 0.5) for d in (0, 1)) for x in found}
+    assert {(True, False), (False, True)} <= along
+    falling = [bool(x[0, 0] > x[-1, -1]) for x in found]
+    assert 5 < sum(falling) < 35
 
 
 def test_without_variation_and_residual_maps_are_mixed() -> None:
@@ -133,18 +143,16 @@ def test_images_are_unmixed_once() -> None:
     torch.testing.assert_close(a / 255, synth.unmix(x), atol=1 / 255, rtol=0)
 
 
-def watching(seen: list[Tensor]) -> Callable[[], nn.Module]:
-    class Watch(nn.Module):
-        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            seen.extend(batch["image"])
-            return batch
-
-    return Watch
-
-
-def test_no_map_is_seen_twice() -> None:
+def test_no_map_is_seen_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    quick(synthesizer(residual=None), geometry=watching(seen))
+    whole = pretraining.describe
+
+    def watched(a: Tensor) -> Tensor:
+        seen.extend(a)
+        return whole(a)
+
+    monkeypatch.setattr(pretraining, "describe", watched)
+    quick(synthesizer(residual=None))
     simplex.check(torch.stack(seen))
     means = torch.stack([x[0].mean() for x in seen])
     assert len(means) == 512 + 24  # for the statistics, and for four steps
@@ -181,32 +189,30 @@ def test_the_random_state_stays_as_it_was() -> None:
     assert torch.equal(torch.rand(3), wanted)
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    calls = [0]
+def test_an_interrupted_run_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, path, whole = [0], tmp_path / "run.pt", pretraining.describe
 
-    class Stop(nn.Module):
-        """Asks to stop during the third step."""
+    def stopping(a: Tensor) -> Tensor:
+        """Asks to stop during the third step; the statistics draw more images at once."""
+        if len(a) == 6:
+            steps[0] += 1
+            if steps[0] == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        return whole(a)
 
-        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            if len(batch["image"]) == 6:  # a step; the statistics draw more
-                calls[0] += 1
-                if calls[0] == 3:
-                    os.kill(os.getpid(), signal.SIGINT)
-            return batch
-
-        def __repr__(self) -> str:
-            return "Identity()"
-
-    path = tmp_path / "run.pt"
-    with pytest.raises(KeyboardInterrupt):
-        quick(synthesizer(), geometry=Stop, checkpoint=path)
-    assert torch.load(path, weights_only=True)["step"] == 3
-    resumed = quick(synthesizer(), geometry=Stop, checkpoint=path)
-    assert calls[0] == 4
-    assert same(resumed, quick(synthesizer(), geometry=None))
-    for changed in ({"endmember_std": 0.3}, {"seed": 1}, {"geometry": affine}):
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "describe", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            quick(synthesizer(), checkpoint=path)
+        assert torch.load(path, weights_only=True)["step"] == 3
+        resumed = quick(synthesizer(), checkpoint=path)
+    assert steps[0] == 4
+    assert same(resumed, quick(synthesizer()))
+    for changed in ({"endmember_std": 0.3}, {"seed": 1}):
         with pytest.raises(ValueError, match="belongs to another run"):
-            quick(synthesizer(), checkpoint=path, **{"geometry": None, **changed})
+            quick(synthesizer(), checkpoint=path, **changed)
 
 
 def test_it_learns_to_read_compositions_of_new_images_in_any_light() -> None:
@@ -256,9 +262,11 @@ def test_the_backbone_is_the_network_without_its_last_layer() -> None:
         {"label_smoothing": 0.1},
     ],
 )
-def test_what_has_no_meaning_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(change))} has no meaning in pretraining"):
-        quick(synthesizer(), Recipe("test_resnet", steps=2, batch_size=4, **change))
+def test_what_has_no_meaning_is_refused(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "unmixed", None)  # before any work
+        with pytest.raises(ValueError, match=f"{next(iter(change))} has no meaning in pretraining"):
+            quick(synthesizer(), Recipe("test_resnet", steps=2, batch_size=4, **change))
 
 
 @pytest.mark.parametrize(

@@ -250,4 +250,7 @@ def test_sources_that_are_none_are_refused() -> None:
         augmenter(source="lake")
     with pytest.raises(TypeError, match="sample\\(y, generator\\), got dict"):
         augmenter(source={})
+    with pytest.raises(ValueError, match="give them to your own source"):
+        augmenter(source=pool(), sample_options={"steps": 2})
+    assert augmenter(sample_options={"steps": 2}).variant(0.5, "generate", 1).source.scenes is not None
     assert isinstance(open_source("live", tiny_synth(), 0, None), Live)

@@ -192,7 +192,8 @@ class UBFAugment(nn.Module):
 
     def variant(self, p: float, strategy: Strategy | Mapping[str, float], seed: int | None) -> UBFAugment:
         """A new module with the same synthesizer, source and options but for these, for samples of ``image`` and ``label``."""
-        options = {**self._options, "source": self.source.scenes, "image_key": "image", "label_key": "label"}
+        options = {**self._options, "image_key": "image", "label_key": "label"}
+        options |= {"source": self.source.scenes, "sample_options": None}
         return UBFAugment(self.synth, p, strategy=strategy, seed=seed, **options)
 
     def settle(self, p: float, strategy: Strategy | Mapping[str, float]) -> None:

@@ -128,8 +128,8 @@ class ResidualModel:
     ) -> Float[Tensor, "n c h w"]:
         """Draw residual images (N, C, H, W) in reflectance.
 
-        Every field z and the white noise of every band is a window, at a random place, of a fixed normal field at least four
-        times as large: many times faster than to draw and filter new numbers.
+        Every field z and the white noise of every band is a window, at a random place, of a fixed normal field at least twice
+        as large: many times faster than to draw and filter new numbers.
 
         Args:
             n: number of images.
@@ -182,6 +182,9 @@ def decode(
         residual: model of ε, on any device.
         generator: of ε; one, or one per image.
 
+    Returns:
+        Reflectance (B, C, H, W), differentiable in a; values are not clipped.
+
     Raises:
         ShapeError: as `mix`.
 
@@ -221,10 +224,10 @@ def _windows(places: Tensor, height: int, width: int, bank: Tensor) -> Float[Ten
 
 def _side(height: int, width: int) -> int:
     """Of a bank that has room for many windows."""
-    return max(1024, 1 << (4 * max(height, width) - 1).bit_length())
+    return max(1024, 1 << (2 * max(height, width) - 1).bit_length())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _bank(side: int, length: float, device: str) -> Float[Tensor, "s s"]:
     """A normal field of autocorrelation exp(−r² / (2 ℓ²)), mean 0 and deviation 1, the same in every process.
 

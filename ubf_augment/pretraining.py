@@ -12,11 +12,12 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ubf_augment.classification import Classifier, Recipe, affine
+from ubf_augment import simplex
+from ubf_augment.classification import Classifier, Recipe
 from ubf_augment.errors import NoDataError, ShapeError
 from ubf_augment.mixing import decode, mix
 from ubf_augment.radiometry import check_reflectance
-from ubf_augment.seeding import derive_seed, seeded
+from ubf_augment.seeding import derive_seed
 from ubf_augment.strategies import SpectralVariation, draw_masks, fuse
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.pipeline import quantise
@@ -41,7 +42,6 @@ def pretrain(
     illumination_std: float = 0.2,
     brightness_std: float = 0.2,
     correlation_nm: float = 200.0,
-    geometry: Callable[[], nn.Module] | None = affine,
     checkpoint: Path | str | None = None,
     seed: int = 0,
     fabric: Fabric | None = None,
@@ -49,8 +49,8 @@ def pretrain(
 ) -> Classifier:
     """Train a network to read abundances: weights to start a classifier of few labelled images from.
 
-    Images are unmixed once and need no labels. Every step joins maps of two of them under a smooth mask, moves them, and
-    decodes them with varied endmembers, in another light and with a fresh residual (`Decoder`): no image is seen twice. The
+    Images are unmixed once and need no labels. Every step joins maps of two of them under a smooth mask, moves them
+    (`simplex.move`), and decodes them with varied endmembers, in another light and with a fresh residual (`Decoder`). The
     network tells, whatever the spectra have become, what the scene consists of: mean, standard deviation and mean gradient
     of each abundance (`describe`), by least squares. Then train it on the labelled images, ``train_classifier(…,
     start=pretrained.backbone())``, or your own network of the same kind after ``network.load_state_dict(
@@ -64,8 +64,6 @@ def pretrain(
         illumination_std: deviation of the log-gain of an image, smooth along the wavelength.
         brightness_std: deviation of the log-gain of an image, the same in all bands.
         correlation_nm: of the gains along the wavelength.
-        geometry: makes a module that moves ``{"image": abundances}``; it must keep the simplex, as flips, turns and
-            bilinear resampling without padding by zeros do. None leaves maps where they are.
         checkpoint: file to resume from and to save to; it belongs to these images, this sensor and recipe.
         seed: of everything.
         fabric: devices and precision; one automatic device by default.
@@ -89,6 +87,7 @@ def pretrain(
     (torch.Size([1, 6]), False)
     """
     recipe = recipe or Recipe(steps=1000)
+    _check(recipe)
     if images.ndim != 4:
         raise ShapeError(f"images must be (N, C, H, W), got {tuple(images.shape)}")
     if not len(images):
@@ -100,16 +99,14 @@ def pretrain(
         synth.wavelengths, endmember_std, illumination_std, brightness_std, correlation_nm
     )
     decode = Decoder(synth, variation, fabric.device)
-    move = nn.Identity() if geometry is None else geometry()
 
     def draw(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        a = move({"image": join(maps, rows, rng)})["image"]
+        a = join(maps, rows, rng)
         return decode(a, rng), describe(a)
 
     mark = {
         "data": digest(maps, synth.spectra().cpu()),
         "variation": [endmember_std, illumination_std, brightness_std, correlation_nm],
-        "geometry": repr(move),
     }
     return learn(
         draw, len(maps), recipe, mark, checkpoint=checkpoint, seed=seed, fabric=fabric, progress=progress
@@ -130,20 +127,22 @@ def learn(
     """Train a network by least squares to tell numbers of images, both drawn anew at every step.
 
     Args:
-        draw: makes images (B, C, H, W) and targets (B, T) of rows and a generator.
+        draw: makes images (B, C, H, W) and targets (B, T) of rows and a CPU generator of all randomness, on the device.
         count: how many rows there are.
         recipe: network, steps, batch size, learning rate.
         mark: what a checkpoint must agree on beside the recipe.
-        checkpoint: see `pretrain`, as what follows.
+        checkpoint: file to resume from and to save to.
         seed: of everything.
         fabric: devices and precision.
         progress: show a progress bar.
 
+    Returns:
+        The network in evaluation mode; its outputs are the standardised targets.
+
     Raises:
         ValueError: if a setting of the recipe has no meaning here, or the checkpoint belongs to another run.
     """
-    if surplus := [k for k, v in _UNUSED.items() if getattr(recipe, k) != v]:
-        raise ValueError(f"{surplus[0]} has no meaning in pretraining: leave it out of the recipe")
+    _check(recipe)
     band, target = _statistics(draw, count, derive_seed(seed, _STATISTICS))
     model = Classifier.of(recipe, *band, len(target[0]), derive_seed(seed, _WEIGHTS))
     mean, spread = (t.to(fabric.device) for t in target)
@@ -172,33 +171,40 @@ def learn(
     return model
 
 
+def _check(recipe: Recipe) -> None:
+    if surplus := [k for k, v in _UNUSED.items() if getattr(recipe, k) != v]:
+        raise ValueError(f"{surplus[0]} has no meaning in pretraining: leave it out of the recipe")
+
+
 @torch.no_grad()
 def _statistics(draw: Draw, count: int, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Mean and standard deviation of each band and of each target, over random images, on the CPU."""
     rng = torch.Generator().manual_seed(seed)
     sums, targets = [], []
-    with seeded(seed):
-        for _ in range(0, _SAMPLED, _CHUNK):
-            x, wanted = draw(torch.randint(count, (_CHUNK,), generator=rng), rng)
-            x = x.movedim(1, 0).flatten(1).double()
-            sums.append(torch.stack([x.mean(1), x.square().mean(1)]).cpu())
-            targets.append(wanted.cpu())
+    for _ in range(0, _SAMPLED, _CHUNK):
+        x, wanted = draw(torch.randint(count, (_CHUNK,), generator=rng), rng)
+        x = x.movedim(1, 0).flatten(1).double()
+        sums.append(torch.stack([x.mean(1), x.square().mean(1)]).cpu())
+        targets.append(wanted.cpu())
     mean, square = torch.stack(sums).mean(0)
     spread, centre = torch.std_mean(torch.cat(targets), 0)
     return (mean, (square - mean.square()).clamp_min(0).sqrt()), (centre, spread.clamp_min(1e-3))
 
 
 def join(images: Shaped[Tensor, "n c h w"], rows: Tensor, rng: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """Images of ``rows``, each joined to another of all under a smooth mask; uint8 is divided by 255."""
+    """Images of ``rows``, each joined to another of all under a smooth mask and moved; uint8 is divided by 255."""
     others = torch.randint(len(images), (len(rows),), generator=rng)
     one, other = (images[r.to(images.device)] for r in (rows, others))
     if not one.is_floating_point():
         one, other = one / 255, other / 255
-    return fuse(one, other, draw_masks(len(one), (one.shape[2], one.shape[3]), rng, one.device))
+    joined = fuse(one, other, draw_masks(len(one), (one.shape[2], one.shape[3]), rng, one.device))
+    return simplex.move(joined, simplex.draw_motions(len(one), rng))
 
 
 def describe(a: Float[Tensor, "b p h w"]) -> Float[Tensor, "b 3*p"]:
-    """What a scene consists of: mean, standard deviation and mean absolute gradient of each abundance.
+    """What a scene consists of: mean, standard deviation and mean absolute gradient of each channel, one after the other.
+
+    The gradient is the absolute difference of neighbours, averaged over pixels and over both directions.
 
     >>> half = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     >>> describe(torch.stack([half, 1 - half])[None])
@@ -224,7 +230,7 @@ class Decoder:
 
     @torch.no_grad()
     def __call__(self, a: Float[Tensor, "b p h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-        """Images of abundances."""
+        """Reflectance of abundances, on the device."""
         gains, light = (g.to(self.device) for g in self._variation.draw(len(a), a.shape[1], generator))
         a, spectra = a.to(self.device), self._spectra * gains * light[:, None]
         return mix(a, spectra) if self._residual is None else decode(a, spectra, self._residual, generator)

@@ -1,4 +1,4 @@
-"""Geometric augmentation."""
+"""Geometric augmentation of classifiers' images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ def affine(strength: float = 1.0) -> nn.Module:
 
     Args:
         strength: multiplies 10°, a tenth of the side, and a tenth of the scale.
+
+    Returns:
+        A kornia module for ``{"image": (B, C, H, W), "label": …}`` that draws from torch's global generator and repeats
+        edges; 0 leaves flips and quarter turns.
     """
     from kornia import augmentation as k
 

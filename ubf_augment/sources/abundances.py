@@ -22,7 +22,15 @@ class AbundanceSource(Protocol):
     """What ``generate`` draws from."""
 
     def sample(self, y: Int64[Tensor, " b"], generator: torch.Generator) -> Float[Tensor, "b p h w"]:
-        """Abundance maps of the synthesizer's classes, on its device."""
+        """Draw abundance maps.
+
+        Args:
+            y: the synthesizer's classes.
+            generator: of all randomness, on the CPU.
+
+        Returns:
+            a ≥ 0 with Σₚ aₚ = 1, on the synthesizer's device, at any size (H, W).
+        """
 
 
 class Live:
@@ -48,8 +56,8 @@ class Pool:
     scenes. A class that is asked for the first time gets ``first`` maps at once. From then on the generator makes
     ``refresh`` maps per call (0.1: one in ten calls) for the classes asked for: until ``capacity`` in addition, after that
     in place of the oldest. They are drawn from the next call on; on a GPU they are made on a stream of their own while the
-    network trains. Map n of a class
-    is the same for a seed whatever else was asked for, but for what eight bits round; each process of many has its own.
+    network trains. Map n of a class is the same for a seed whatever else was asked for, but for what eight bits round; each
+    process of many has its own.
 
     Args:
         synth: endmembers and generator.
@@ -124,11 +132,11 @@ class Pool:
             self._ask(self._neediest(asked, count))
         return a if motions is None else simplex.move(a, motions)
 
-    def fill(self, y: Int64[Tensor, " k"] | None = None) -> None:
-        """Make all maps of classes (of all by default) now, instead of when they are asked for."""
+    @torch.no_grad()
+    def fill(self) -> None:
+        """Make all maps of all classes now, instead of when they are asked for."""
         self._receive()
-        classes = torch.arange(len(self.made)) if y is None else torch.unique(y.cpu())
-        missing = classes.repeat_interleave((self.capacity - self.made[classes]).clamp_min(0))
+        missing = torch.arange(len(self.made)).repeat_interleave((self.capacity - self.made).clamp_min(0))
         if len(missing):
             self._store(missing, self._make(missing, self._progress))
 
@@ -237,6 +245,8 @@ def open_source(
             raise TypeError(
                 f"source must be 'pool', 'live' or have sample(y, generator), got {type(source).__name__}"
             )
+        if options:
+            raise ValueError("sample_options belong to source='pool' or 'live': give them to your own source")
         return source
     if source not in ("pool", "live"):
         raise ValueError(f"source must be 'pool', 'live' or a source of abundance maps, got {source!r}")
