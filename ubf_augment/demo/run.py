@@ -156,12 +156,14 @@ def _validation(found: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def mark_of(settings: DemoSettings, synth: HSISynthesizer) -> str:
-    """What finished trainings depend on besides name, seed and steps."""
+    """What finished trainings depend on besides name, seed and steps; the package's own code too."""
     left_out = ("seeds", "candidates", "minutes", "steps", "scenes", "scene_classes", "sampling_steps")
     facts = {k: v for k, v in asdict(settings).items() if k not in left_out} | {"options": CANDIDATES}
     digest = hashlib.sha256(json.dumps([facts, _environment()], sort_keys=True).encode())
     for value in synth.state_dict().values():
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
