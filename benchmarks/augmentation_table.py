@@ -301,7 +301,7 @@ def main() -> None:
         raise SystemExit(
             f"{args.dataset} has no labelled pictures of another source: leave out {' '.join(lost)}"
         )
-    name = f"augmentation-{args.dataset}"
+    name = f"augmentation-{args.dataset}" + "-imbalanced" * (len(set(args.per_class or ())) > 1)
     journal = Journal(name, args, settings)
     study = Study(args, settings, protocol, journal)
     count = args.seeds or settings["seeds"] or protocol.splits

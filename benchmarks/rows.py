@@ -98,6 +98,10 @@ ROWS: dict[str, tuple[Plan, ...]] = {
     "pretrain-vary": tuple(Plan(recipe=r, pretrain="abundances", ubf=_vary(0.2)) for r in (*_LR, {"lr": 3e-4})),
     "class-weights": tuple(Plan(recipe={"imbalance": "weights", **r}) for r in (*_LR, {"weight_decay": 0.3})),
     "oversample": tuple(Plan(recipe={"imbalance": "oversample", **r}) for r in (*_LR, {"weight_decay": 0.3})),
+    "oversample-vary": tuple(Plan(recipe={"imbalance": "oversample", **r}, ubf=_vary(0.2)) for r in (*_LR, {"lr": 3e-4})),
+    "oversample-pretrain": tuple(
+        Plan(recipe={"imbalance": "oversample", **r}, pretrain="abundances") for r in (*_LR, {"lr": 3e-4})
+    ),
     "balance": tuple(Plan(ubf={"strategy": "generate", "labels": "balance", "p": p}) for p in _SHARES),
 }  # fmt: skip
 """Row → plans, the first of which is taken where nothing is tuned. ``ubf`` is the automatic default: its first plan is
