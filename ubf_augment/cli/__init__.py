@@ -1,4 +1,4 @@
-"""The command ``ubf``: fit, adapt, pretrain, sample, list, demo.
+"""The command ``ubf``: fit, adapt, pretrain, distill, sample, list, demo.
 
 Each command lives in a module of its own, which is only imported when that command is asked for.
 """
@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": "train a bundle from hyperspectral images and folders of RGB pictures",
     "adapt": "bring a bundle to another sensor, from some of its images",
     "pretrain": "train a network to read abundances, without labels, to start a classifier from",
+    "distill": "teach a copy of a bundle to draw with few evaluations of its network",
     "sample": "write labelled synthetic images as GeoTIFFs",
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",

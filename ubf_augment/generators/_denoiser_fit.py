@@ -60,7 +60,14 @@ def fit_denoiser(
         codec_lr, codec_batch_size: of the codec.
         warmup, lr_schedule, weight_decay, ema_decay: of the denoiser (lr defaults to 5e-4).
         save_every_s: seconds between checkpoints.
+
+    Raises:
+        TypeError: if the generator was distilled.
     """
+    if model.times is not None:
+        raise TypeError(
+            "a distilled generator does not go on learning: fit the one that it was made of, and distil that again"
+        )
     fabric = launch(make_fabric() if fabric is None else fabric)
     common: dict[str, Any] = {"fabric": fabric, "progress": progress, "save_every_s": save_every_s}
     model.to(fabric.device)

@@ -40,7 +40,7 @@ class MapGenerator(nn.Module, ABC):
     """
 
     name: ClassVar[str] = ""
-    can_edit: ClassVar[bool] = False
+    can_edit: bool = False
     _counts: ClassVar[str] = "channel count"
 
     def __init__(self, channels: int, size: Sequence[int], num_classes: int | None = None) -> None:

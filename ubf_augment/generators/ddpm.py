@@ -19,8 +19,8 @@ class DDPM(DiffusionGenerator, AbundanceGenerator):
     U-Net predicts n, z₀ or v = √ᾱ_t n − √(1 − ᾱ_t) z₀. In sampling every prediction is turned into z₀ and
     projected so that its maps lie on the simplex.
 
-    Options of `sample`: ``steps=20`` evaluations, ``sampler="dpm-solver++"`` ("ddim", "ddpm"),
-    ``guidance=1.5``, ``project=True``, ``precision="32"`` ("bf16"). Options of `fit`: see
+    Options of `sample`: ``steps`` evaluations (20 unless built otherwise), ``sampler="dpm-solver++"`` ("ddim", "ddpm"),
+    ``guidance`` (1.5), ``project=True``, ``precision="32"`` ("bf16"). Options of `fit`: see
     `_denoiser_fit.fit_denoiser`.
 
     If you use this, please cite: Ho et al. 2020 (DDPM, arXiv:2006.11239); Song et al. 2021 (DDIM,
@@ -61,6 +61,9 @@ class DDPM(DiffusionGenerator, AbundanceGenerator):
         label_dropout: float = 0.1,
         min_snr_gamma: float | None = None,
         init_seed: int = 0,
+        steps: int = 20,
+        guidance: float = 1.5,
+        times: Sequence[float] | None = None,
     ) -> None:
         """Build codec and U-Net.
 
@@ -85,12 +88,16 @@ class DDPM(DiffusionGenerator, AbundanceGenerator):
             label_dropout: share of training samples that see no class.
             min_snr_gamma: γ of min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), or None.
             init_seed: of the initial weights.
+            steps: evaluations of a sample where none are asked for.
+            guidance: of a sample where none is asked for.
+            times: the only times that a distilled network knows (see `distill`).
 
         Raises:
             ValueError: if sizes are not divisible, or a name is unknown.
         """
         super().__init__(num_endmembers, size, num_classes)
         self._keep(locals())
+        self._preset(steps, guidance, times)
         self._diffuse(prediction, schedule, shift, train_timesteps, min_snr_gamma)
         with seeded(init_seed):
             self._build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -73,12 +74,18 @@ class DenoisingGenerator(MapGenerator):
         denoiser: the U-Net.
         code_size: (H/f, W/f).
         label_dropout: share of training samples that see no class.
+        steps: evaluations of a sample where none are asked for.
+        guidance: of a sample where none is asked for.
+        times: the times that a distilled network knows, and no others; None for one that knows all.
     """
 
     codec: Codec
     denoiser: nn.Module
     code_size: tuple[int, int]
     label_dropout: float
+    steps: int = 20
+    guidance: float = 1.5
+    times: tuple[float, ...] | None = None
 
     def _build(
         self, codec: Codec, widths: Sequence[int], layers: int, attention: Sequence[int], head_dim: int,
@@ -99,6 +106,30 @@ class DenoisingGenerator(MapGenerator):
             codec.channels, self.code_size, widths, layers, attention, head_dim, dropout, self.num_classes
         )
         self.codec.to(memory_format=torch.channels_last)
+
+    def _preset(self, steps: int, guidance: float, times: Sequence[float] | None) -> None:
+        """Set how samples are drawn where nothing else is asked for; ``times`` are those of a distilled network.
+
+        Raises:
+            ValueError: if ``steps`` is not positive, or times do not fall from there to above zero.
+        """
+        if times is not None:
+            falling = all(a > b for a, b in pairwise(times))
+            if not times or not falling or min(times) <= 0 or len(times) != steps or guidance != 1:
+                raise ValueError(
+                    f"a distilled network has as many falling times above 0 as steps, and guidance 1, got {list(times)}, "
+                    f"{steps} and {guidance}"
+                )
+            self.times, self.can_edit = tuple(times), False
+        if steps < 1:
+            raise ValueError(f"sampling needs at least one step, got {steps}")
+        self.steps, self.guidance = int(steps), float(guidance)
+
+    def distill(self, evaluations: int = 2, **options: Any) -> Self:
+        """A copy that needs few evaluations; see `_distil.distill` for the method and all options."""
+        from ubf_augment.generators._distil import distill
+
+        return cast(Self, distill(self, evaluations, **options))
 
     def for_classes(self, start: Sequence[int | None]) -> Self:
         """A copy for other classes: each begins with the embedding of the class given for it, or of no class.
@@ -169,24 +200,47 @@ class DenoisingGenerator(MapGenerator):
     def predict_clean(
         self,
         z: Float[Tensor, "b c hf wf"],
-        t: float,
+        t: float | Shaped[Tensor, "b"],
         y: Int64[Tensor, "b"] | None,
         guidance: float,
         project: bool,
     ) -> Float[Tensor, "b c hf wf"]:
         """Estimate z₀ from z_t with guidance, u(∅) + g (u(y) − u(∅)) for predictions u; then project."""
-        time = torch.full((1,), t, device=z.device)
+        time = torch.as_tensor(t, device=z.device).expand(len(z))
         if y is None or guidance == 1.0:
-            out = self._predict(self.denoiser, z, time.expand(len(z)), y)
+            out = self._predict(self.denoiser, z, time, y)
         else:
             null = torch.full_like(y, cast(int, self.num_classes))
             both = self._predict(
-                self.denoiser, torch.cat([z, z]), time.expand(2 * len(z)), torch.cat([y, null])
+                self.denoiser, torch.cat([z, z]), torch.cat([time, time]), torch.cat([y, null])
             )
             with_class, without = both.chunk(2)
             out = without + guidance * (with_class - without)
         clean = self._clean(z, out, time)
         return self.codec.project(clean) if project else clean
+
+    def advance(
+        self,
+        z: Float[Tensor, "b c hf wf"],
+        clean: Float[Tensor, "b c hf wf"],
+        t: Shaped[Tensor, "b"],
+        s: Shaped[Tensor, "b"],
+    ) -> Float[Tensor, "b c hf wf"]:
+        """From z_t to z_s = αₛ ẑ₀ + σₛ (z_t − αₜ ẑ₀) / σₜ: DDIM's step, and Euler's on straight paths."""
+        (alpha, sigma), (alpha_s, sigma_s) = self.alpha_sigma(t), self.alpha_sigma(s)
+        return alpha_s * clean + sigma_s / sigma * (z - alpha * clean)
+
+    def _walk(
+        self, z: Tensor, times: Sequence[float], y: Tensor | None, *, guidance: float, project: bool
+    ) -> Tensor:
+        """Advance from time to time, and give the last estimate: how a distilled network is drawn from."""
+        clean = z
+        for i, t in enumerate(times):
+            clean = self.predict_clean(z, t, y, guidance, project)
+            if i + 1 < len(times):
+                here, there = (torch.as_tensor(v, device=z.device).expand(len(z)) for v in (t, times[i + 1]))
+                z = self.advance(z, clean, here, there)
+        return clean
 
     def _predict(self, denoiser: nn.Module, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """Ask the network, in float32 whatever its precision."""
@@ -212,17 +266,33 @@ class DenoisingGenerator(MapGenerator):
 
     def _decode(
         self, z: Tensor, times: Sequence[Any], y: Tensor | None, generator: list[torch.Generator], *,
-        guidance: float = 1.5, project: bool = True, precision: str = "32", **options: Any,
+        guidance: float | None = None, project: bool = True, precision: str = "32", **options: Any,
     ) -> Tensor:  # fmt: skip
         """Denoise and decode."""
         check_choice("precision", precision, ("32", "bf16"))
+        guidance = self.guidance if guidance is None else guidance
+        if self.times is not None and (options or guidance != 1):
+            raise ValueError(
+                f"a distilled generator has its guidance and its path built in: leave {', '.join(options) or 'guidance'} out"
+            )
         with torch.autocast(z.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            clean = self._denoise(z, times, y, generator, guidance=guidance, project=project, **options)
+            if self.times is not None:
+                clean = self._walk(z, times, y, guidance=1.0, project=project)
+            else:
+                clean = self._denoise(z, times, y, generator, guidance=guidance, project=project, **options)
             return self.codec.decode(clean)
 
+    def _asked_times(self, steps: int | None, start: float = 1.0) -> Sequence[float]:
+        """The times of so many evaluations; those of a distilled network are fixed."""
+        if self.times is None:
+            return self._times(self.steps if steps is None else int(steps), start)
+        if steps not in (None, self.steps):
+            raise ValueError(f"this generator was distilled to {self.steps} evaluations: leave steps out")
+        return self.times
+
     def _sample(self, y: Tensor | None, n: int, generator: list[torch.Generator], **options: Any) -> Tensor:
-        """Options: steps=20 evaluations, guidance=1.5, project=True, precision="32" or "bf16", of the sampler."""
-        times = self._times(int(options.pop("steps", 20)))
+        """Options: steps (`steps`) evaluations, guidance (`guidance`), project=True, precision="32" or "bf16", the sampler's."""
+        times = self._asked_times(options.pop("steps", None))
         noise = seeding.randn((n, self.codec.channels, *self.code_size), generator, self.device)
         alpha, sigma = self.alpha_sigma(torch.full((1,), times[0], device=self.device))
         z = (alpha.square() + sigma.square()).sqrt() * noise  # as wide as a code of unit variance is then
@@ -235,10 +305,9 @@ class DenoisingGenerator(MapGenerator):
 
         The codec's error on ``a`` is given back in the share 1 − strength, so that strength → 0 gives ``a``.
         """
-        steps = int(options.pop("steps", 20))
-        if strength == 0.0:
+        times = self._asked_times(options.pop("steps", None), strength) if strength else []
+        if not times:
             return simplex.project(a)
-        times = self._times(steps, strength)
         z = self.codec.encode(a)
         alpha, sigma = self.alpha_sigma(torch.full((1,), times[0], device=z.device))
         noisy = alpha * z + sigma * seeding.randn(z.shape, generator, z.device)

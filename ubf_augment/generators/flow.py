@@ -34,8 +34,8 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
     (t = 1) to a code (t = 0) by Euler's or Heun's method; the estimate z₀ = z_t − t u is projected so that
     its maps lie on the simplex, before every step. Times are evenly spaced in log t/(1 − t), as in `DDPM`.
 
-    Options of `sample`: ``steps=20`` evaluations of the network, ``solver="heun"`` (two evaluations per
-    step) or "euler", ``guidance=1.5``, ``project=True``, ``precision="32"`` ("bf16"). Options of `fit`: see
+    Options of `sample`: ``steps`` evaluations (20 unless built otherwise) of the network, ``solver="heun"`` (two evaluations per
+    step) or "euler", ``guidance`` (1.5), ``project=True``, ``precision="32"`` ("bf16"). Options of `fit`: see
     `_denoiser_fit.fit_denoiser`.
 
     If you use this, please cite: Lipman et al. 2023 (flow matching, arXiv:2210.02747); Liu et al. 2023
@@ -71,6 +71,9 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
         time_spread: float = 1.8,
         label_dropout: float = 0.1,
         init_seed: int = 0,
+        steps: int = 20,
+        guidance: float = 1.5,
+        times: Sequence[float] | None = None,
     ) -> None:
         """Build codec and U-Net.
 
@@ -92,12 +95,16 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
             time_spread: standard deviation of log t/(1 − t) in training.
             label_dropout: share of training samples that see no class.
             init_seed: of the initial weights.
+            steps: evaluations of a sample where none are asked for.
+            guidance: of a sample where none is asked for.
+            times: the only times that a distilled network knows (see `distill`).
 
         Raises:
             ValueError: if sizes are not divisible, a name is unknown, or shift or spread is not positive.
         """
         super().__init__(num_endmembers, size, num_classes)
         self._keep(locals())
+        self._preset(steps, guidance, times)
         if min(time_shift, time_spread) <= 0:
             raise ValueError(
                 f"time_shift and time_spread must be positive, got {time_shift} and {time_spread}"

@@ -326,6 +326,29 @@ class HSISynthesizer(Unmixer):
             self, images, labels, classes, class_map, steps, batch_size, lr, seed, fabric, path, progress, options
         )  # fmt: skip
 
+    def distill(self, evaluations: int = 2, **options: Any) -> HSISynthesizer:
+        """A synthesizer that draws the same scenes with fewer evaluations of its network, taught by this one.
+
+        No training data are needed. What it can no longer do: another number of evaluations, guidance, `edit`, `finetune`.
+
+        Args:
+            evaluations: of the network per sample: 1, 2, 4, …
+            options: of `generators.DDPM.distill`: ``guidance`` (built in), ``scenes``, ``steps`` of each stage,
+                ``batch_size``, ``lr``, ``seed``, ``fabric``, ``checkpoint``, ``progress``.
+
+        Returns:
+            A new synthesizer that shares endmembers, residual model and encoders with this one, which stays as it is.
+
+        Raises:
+            TypeError: if the generator is not one that denoises step by step.
+            ValueError: if it was distilled before, or a number is out of range.
+
+        Source: Salimans and Ho 2022, progressive distillation, arXiv:2202.00512.
+        """
+        from ubf_augment.synthesis.distillation import distill
+
+        return distill(self, evaluations, options)
+
     def save_pretrained(self, directory: str | Path, *, dtype: str = "float32") -> Path:
         """Write a bundle (JSON and safetensors, see `bundle`); one that stands there is replaced in one move.
 
