@@ -1,21 +1,23 @@
-"""How many evaluations does a sample need? One set of weights, samplers from 3 to 250 evaluations.
+"""How many evaluations does a sample need? One set of weights, samplers from 1 to 250 evaluations.
 
     python benchmarks/few_steps.py                        # quick
     python benchmarks/few_steps.py --preset full
-    python benchmarks/few_steps.py --bundle DIRECTORY
+    python benchmarks/few_steps.py --bundle DIRECTORY --distilled DIRECTORY
 
 Samples of every AID class of the bundle, in equal numbers and with the same seeds, against real AID pictures by features of
 pseudo-RGB. The reference is the ancestral sampler (DDPM) with 250 evaluations. A second set of samples of one sampler, and other
-pictures in the place of samples, show what chance alone does. Class fidelity: how often a
-classifier of real features names the class that was asked for. The kernel distance is unbiased; the Fréchet distance of so few
-images is largely bias, the same for all rows.
+pictures in the place of samples, show what chance alone does. Class fidelity: how often a classifier of real features
+names the class that was asked for. The kernel distance is unbiased; the Fréchet distance of so few images is largely bias,
+the same for all rows.
 """
 
 from __future__ import annotations
 
 import time
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import Journal, Result, arguments, bundle_option
@@ -27,24 +29,52 @@ from ubf_augment import HSISynthesizer, metrics, mix
 from ubf_augment.seeding import derive_seed, per_sample
 
 SETTINGS: dict[str, Any] = {
-    "per class": {"quick": 5, "full": 17}, "chunk": 30,
-    "samplers": [["ddpm", 250, 1, 0], ["ddpm", 50, 1, 0], ["dpm-solver++", 1, 1, 0], ["dpm-solver++", 2, 1, 0],
-                 ["dpm-solver++", 3, 1, 0], ["dpm-solver++", 4, 1, 0], ["dpm-solver++", 5, 1, 0], ["dpm-solver++", 8, 1, 0],
-                 ["dpm-solver++", 10, 1, 0], ["dpm-solver++", 10, 1, 1], ["dpm-solver++", 20, 1, 0], ["ddim", 10, 1, 0],
-                 ["dpm-solver++", 3, 1.5, 0], ["dpm-solver++", 5, 1.5, 0], ["dpm-solver++", 8, 1.5, 0],
-                 ["dpm-solver++", 20, 1.5, 0], ["dpm-solver++", 8, 3, 0]],
+    "per class": {"quick": 5, "full": 17}, "chunk": 30, "evaluations": [1, 2, 3, 4, 5, 8, 10, 20], "guided": [3, 8, 20],
 }  # fmt: skip
-REFERENCE = ("ddpm", 250, 1, 0)
-Found = dict[tuple[str, int, float, int], dict[str, Any]]
 COLUMNS = {
     "frechet_distance": ("Fréchet distance", 2), "kernel_distance": ("kernel distance", 3), "precision": ("precision", 2),
     "recall": ("recall", 2), "coverage": ("coverage", 2), "class_fidelity": ("class fidelity", 2), "seconds": ("s per sample", 3),
 }  # fmt: skip
 
 
+class Way(NamedTuple):
+    """One way to draw the samples."""
+
+    synth: HSISynthesizer
+    evaluations: int
+    options: Mapping[str, Any]
+    seed: int = 0
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add what to measure."""
+    bundle_option(parser)
+    parser.add_argument(
+        "--distilled", type=Path, nargs="*", default=[], help="bundles that `ubf distill` made of it"
+    )
+
+
+def ways(synth: HSISynthesizer, distilled: Sequence[Path]) -> dict[str, Way]:
+    """Every way by its name; the first is the reference."""
+
+    def solver(steps: int, guidance: float = 1.0, sampler: str = "dpm-solver++", seed: int = 0) -> Way:
+        return Way(synth, steps, {"sampler": sampler, "steps": steps, "guidance": guidance}, seed)
+
+    found = {f"ddpm, {n} evaluations": solver(n, sampler="ddpm") for n in (250, 50)}
+    found |= {f"dpm-solver++, {n} evaluation{'s' * (n > 1)}": solver(n) for n in SETTINGS["evaluations"]}
+    found["dpm-solver++, 8 evaluations, other samples"] = solver(8, seed=1)
+    found["ddim, 8 evaluations"] = solver(8, sampler="ddim")
+    found |= {f"dpm-solver++, {n} evaluations, guidance 1.5": solver(n, 1.5) for n in SETTINGS["guided"]}
+    for path in distilled:
+        fast = HSISynthesizer.from_pretrained(path)
+        count = int(fast.card["distillation"]["evaluations"])
+        found[f"distilled, {count} evaluation{'s' * (count > 1)}"] = Way(fast, count, {})
+    return found
+
+
 def main() -> None:
     """Draw, featurise, compare."""
-    args = arguments(__doc__ or "", bundle_option)
+    args = arguments(__doc__ or "", options)
     synth = HSISynthesizer.from_pretrained(args.bundle)
     name = Path(args.bundle).name
     settings = SETTINGS | {
@@ -62,53 +92,44 @@ def main() -> None:
     real, other = (
         network()(torch.cat([p[i::2][:count] for _, p in pictures]).float() / 255, scale=1.0) for i in (0, 1)
     )
-    y = [kind for kind, p in pictures for _ in range(len(p[::2][:count]))]
-    labels = torch.tensor([synth.classes.index(n) for n in y])
-    found: Found = {}
-    for sampler, steps, guidance, seed in SETTINGS["samplers"]:
-        made, seconds = features(synth, labels, sampler, steps, guidance, seed, journal)
-        fidelity = metrics.class_fidelity(real, labels, made, labels).accuracy.mean
-        report = metrics.generation_report(real, made, features=network().name)
-        found[sampler, steps, guidance, seed] = report | {"class_fidelity": fidelity, "seconds": seconds}
-        result.runs.append(
-            {"sampler": sampler, "evaluations": steps, "guidance": guidance, "seed": seed}
-            | found[sampler, steps, guidance, seed]
-        )
-    fidelity = metrics.class_fidelity(real, labels, other, labels).accuracy.mean
-    floor = metrics.generation_report(real, other, features=network().name) | {"class_fidelity": fidelity}
-    result.runs.append({"sampler": "other AID pictures"} | floor)
-    rows: list[list[Any]] = [
-        [
-            f"{sampler}, {steps} evaluations"
-            + (f", guidance {guidance:g}" if guidance != 1 else "")
-            + (", other samples" if seed else ""),
-            *(v[c] for c in COLUMNS),
-        ]
-        for (sampler, steps, guidance, seed), v in found.items()
-    ]
-    rows.append(["other AID pictures", *(floor.get(c) for c in COLUMNS)])
+    labels = torch.cat(
+        [torch.full((len(p[::2][:count]),), synth.classes.index(kind)) for kind, p in pictures]
+    )
+    tried = ways(synth, args.distilled)
+    found: dict[str, dict[str, Any]] = {}
+    for title, way in tried.items():
+        made, seconds = features(title, way, labels, journal)
+        found[title] = judged(real, made, labels) | {"seconds": seconds}
+    found["other AID pictures"] = judged(real, other, labels)
+    result.runs += [{"sampler": title} | v for title, v in found.items()]
+    rows = [[title, *(v.get(c) for c in COLUMNS)] for title, v in found.items()]
     result.table(
         "Samplers", ["sampler", *(t for t, _ in COLUMNS.values())], rows, [d for _, d in COLUMNS.values()]
     )
-    judge(result, found)
+    first = next(iter(tried))
+    for title, way in tried.items():
+        if way.evaluations <= 10 and way.seed == 0 and way.options.get("guidance", 1) == 1:
+            limit, reached = (found[k]["frechet_distance"] for k in (first, title))
+            result.claim(
+                f"{title}: Fréchet distance within 10% of {first}", reached <= 1.1 * limit, f"{reached:.2f} against {limit:.2f}"
+            )  # fmt: skip
     result.notes.append(
-        f"Features: EfficientNet-Lite0 of pseudo-RGB; {len(real)} pictures and {len(y)} samples, fewer than the features have "
-        "dimensions: compare within this table only."
+        f"Features: EfficientNet-Lite0 of pseudo-RGB; {len(real)} pictures and {len(labels)} samples, fewer than the features "
+        "have dimensions: compare within this table only."
     )
     result.write()
 
 
-def features(
-    synth: HSISynthesizer,
-    labels: Tensor,
-    sampler: str,
-    steps: int,
-    guidance: float,
-    seed: int,
-    journal: Journal,
-) -> tuple[Tensor, float]:
+def judged(real: Tensor, made: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Figures of one set of features."""
+    fidelity = metrics.class_fidelity(real, labels, made, labels).accuracy.mean
+    return metrics.generation_report(real, made, features=network().name) | {"class_fidelity": fidelity}
+
+
+def features(title: str, way: Way, labels: Tensor, journal: Journal) -> tuple[Tensor, float]:
     """Features of one set of samples, chunk by chunk, kept on disk; and the seconds per sample."""
-    folder = workplace(journal) / f"{sampler}-{steps}-{guidance:g}-{seed}"
+    synth = way.synth
+    folder = workplace(journal) / title.replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
     parts, seconds = [], []
     for start in range(0, len(labels), SETTINGS["chunk"]):
@@ -116,11 +137,8 @@ def features(
         path = folder / f"{start}.pt"
 
         def work(part: range = part, path: Path = path) -> float:
-            begin = time.perf_counter()
-            a = synth.sample_abundances(
-                labels[part.start : part.stop], generator=per_sample(derive_seed(seed, 7), part), sampler=sampler,
-                steps=steps, guidance=guidance,
-            )  # fmt: skip
+            begin, rngs = time.perf_counter(), per_sample(derive_seed(way.seed, 7), part)
+            a = synth.sample_abundances(labels[part.start : part.stop], generator=rngs, **way.options)
             spent = time.perf_counter() - begin
             found = network()(
                 mix(a, synth.endmembers), synth.wavelengths, scale=synth.rgb_scale, gamma=synth.rgb_gamma
@@ -128,21 +146,9 @@ def features(
             torch.save(found, path)
             return spent / len(part)
 
-        seconds.append(journal.run(f"{sampler}/{steps}/{guidance:g}/{seed}/{start}", work))
+        seconds.append(journal.run(f"{title}/{start}", work))
         parts.append(torch.load(path))
     return torch.cat(parts), sorted(seconds)[len(seconds) // 2]
-
-
-def judge(result: Result, found: Found) -> None:
-    """Within 10% of the reference sampler?"""
-    limit = 1.1 * found[REFERENCE]["frechet_distance"]
-    for (sampler, steps, guidance, seed), v in found.items():
-        if 3 <= steps <= 10 and seed == 0 and guidance == 1:
-            result.claim(
-                f"{sampler} with {steps} evaluations: Fréchet distance within 10% of ancestral sampling with 250",
-                v["frechet_distance"] <= limit,
-                f"{v['frechet_distance']:.2f} against {found[REFERENCE]['frechet_distance']:.2f}",
-            )
 
 
 if __name__ == "__main__":
