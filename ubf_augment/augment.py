@@ -297,20 +297,23 @@ class UBFAugment(nn.Module):
         target, rows = self._targets(hard, plan, rng), (plan >= 0).nonzero()[:, 0]
         if not len(rows):
             return _Result(x, y, (plan >= 0).to(x.device), rows)
+        if append := self.placement == "append":
+            image, at = torch.cat([x, x[rows.to(x.device)]]), torch.arange(len(x), len(x) + len(rows))
+        else:
+            image, at = x.clone(), rows
         with torch.autocast(x.device.type, enabled=False):
-            new = self._synthesise(x, rows, plan[rows], target[rows], partners, rng)
+            self._synthesise(x, rows, plan[rows], target[rows], partners, rng, image, at)
         changed = self._free[plan[rows]] & (self.policy.mode != "keep")
-        if self.placement == "append":
-            synthetic = torch.arange(len(x) + len(rows), device=x.device) >= len(x)
+        if append:
+            synthetic = torch.arange(len(image), device=x.device) >= len(x)
             if y is not None:
                 y = append_rows(y, rows, len(x))
             if y is not None and changed.any():
                 y = relabel(y, torch.cat([hard, target[rows]]), torch.cat([torch.zeros(len(x)) > 0, changed]))
-            return _Result(torch.cat([x, new]), y, synthetic, rows)
+            return _Result(image, y, synthetic, rows)
         if y is not None and changed.any():
-            at = rows.to(y.device)
-            y = y.index_copy(0, at, relabel(y[at], target[rows], changed))
-        image = x.clone().index_copy_(0, rows.to(x.device), new)
+            here = rows.to(y.device)
+            y = y.index_copy(0, here, relabel(y[here], target[rows], changed))
         return _Result(image, y, (plan >= 0).to(x.device), rows[:0])
 
     # ---- parameters ----------------------------------------------------------------------------------------
@@ -356,19 +359,17 @@ class UBFAugment(nn.Module):
         return target
 
     def _synthesise(
-        self, x: Tensor, rows: Tensor, plan: Tensor, target: Tensor, partners: Tensor, rng: torch.Generator
-    ) -> Float[Tensor, "n c h w"]:
-        """The synthetic images of ``rows``, in the type of x."""
-        new = x.new_empty((len(rows), *x.shape[1:]))
+        self, x: Tensor, rows: Tensor, plan: Tensor, target: Tensor, partners: Tensor, rng: torch.Generator,
+        image: Tensor, at: Tensor,
+    ) -> None:  # fmt: skip
+        """Write the synthetic images of ``rows`` into ``image``, at ``at``."""
         for i, s in enumerate(self.weights):
             mine = (plan == i).nonzero()[:, 0]
             if len(mine):
-                at, classes = rows[mine], target[mine]
+                classes = target[mine]
                 known = (classes >= 0) & bool(self.index.num_classes)
                 source = torch.where(known, self.index.source[classes * known] if known.any() else -1, -1)
-                draw = Draw(x[at.to(x.device)].float(), at, classes, source, x, partners, rng)
-                new[mine.to(x.device)] = self.source.make(s, draw).to(x.dtype)
-        return new
+                self.source.make(s, Draw(rows[mine], classes, source, x, partners, rng), image, at[mine])
 
     # ---- checks and state ----------------------------------------------------------------------------------
 

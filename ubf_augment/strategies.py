@@ -126,7 +126,7 @@ def vary(
     >>> vary(x, a, torch.tensor([[0.2, 0.0]]), torch.full((1, 1, 2), 1.5), torch.tensor([[1.0, 2.0]])).flatten().tolist()
     [0.4000000059604645, 0.6000000238418579]
     """
-    return light[:, :, None, None] * (x + mix(a, spectra * (gains - 1)))
+    return mix(a, spectra * (gains - 1)).add_(x).mul_(light[:, :, None, None])
 
 
 def draw_masks(
@@ -199,7 +199,7 @@ def edit(
         edited = after
     else:
         edited = simplex.project(a + simplex.resize(after, size) - simplex.resize(before, size))
-    return x + mix(edited - a, spectra)
+    return mix(edited - a, spectra).add_(x)
 
 
 def append_rows(value: Any, rows: Tensor, batch: int) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ubf_augment import simplex, strategies
@@ -15,11 +16,11 @@ from ubf_augment.sources.pictures import PictureBank, ReconstructionBank
 from ubf_augment.synthesis import HSISynthesizer
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """The images of a batch that one strategy serves, and its randomness.
 
     Attributes:
-        x: (n, C, H, W) float32, these images.
         rows: (n,) their places in the batch.
         classes: (n,) the user's classes, -1 where not given.
         source: (n,) the synthesizer's classes, -1 where unknown.
@@ -28,7 +29,6 @@ class Draw(NamedTuple):
         rng: generator on the CPU.
     """
 
-    x: Tensor
     rows: Tensor
     classes: Tensor
     source: Tensor
@@ -36,10 +36,15 @@ class Draw(NamedTuple):
     partners: Tensor
     rng: torch.Generator
 
+    @cached_property
+    def x(self) -> Float[Tensor, "n c h w"]:
+        """These images, float32, a copy."""
+        return self.batch[self.rows.to(self.batch.device)].float()
+
     @property
     def size(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.x.shape[2], self.x.shape[3]
+        return self.batch.shape[2], self.batch.shape[3]
 
 
 class ImageSource:
@@ -85,32 +90,36 @@ class ImageSource:
             return index.source >= 0
         return torch.ones(index.num_classes, dtype=torch.bool)
 
-    def make(self, strategy: str, draw: Draw) -> Float[Tensor, "n c h w"]:
-        """Make one synthetic image for each of ``draw``, float32, on the device of its images."""
-        if self.synth.device != draw.x.device:
-            self.synth.to(draw.x.device)
+    def make(self, strategy: str, draw: Draw, out: Float[Tensor, "m c h w"], at: Int64[Tensor, " n"]) -> None:
+        """Make one synthetic image for each of ``draw``, and write them into images ``at`` of ``out``."""
+        if self.synth.device != draw.batch.device:
+            self.synth.to(draw.batch.device)
         if any(m.training for m in self.synth.modules()):
             self.synth.eval()
-        made: Tensor = (self.from_bank if strategy == "bank" else getattr(self, strategy))(draw)
-        return made
+        if strategy == "generate":
+            self.generate(draw, out, at)
+        elif strategy == "bank":
+            self.from_bank(draw, out, at)
+        else:
+            out[at.to(out.device)] = getattr(self, strategy)(draw).to(out.dtype)
 
-    def generate(self, d: Draw) -> Float[Tensor, "n c h w"]:
+    def generate(self, d: Draw, out: Float[Tensor, "m c h w"], at: Int64[Tensor, " n"]) -> None:
         """New scenes of the classes."""
         a = self.scenes.sample(d.source, d.rng)
-        return self._decode(simplex.resize(a, d.size), d.source, d.rng)
+        self._decode(simplex.resize(a, d.size), d.source, d.rng, out, at)
 
-    def from_bank(self, d: Draw) -> Float[Tensor, "n c h w"]:
+    def from_bank(self, d: Draw, out: Float[Tensor, "m c h w"], at: Int64[Tensor, " n"]) -> None:
         """RGB pictures of the classes, unmixed and decoded, or reconstructed (the residual model is not theirs)."""
         assert self.bank is not None
         if isinstance(self.bank, ReconstructionBank):
-            return self.bank.draw(d.classes, d.size, self.synth, d.rng)
-        out = torch.empty_like(d.x)
+            drawn = self.bank.draw(d.classes, d.size, self.synth, d.rng)
+            out[at.to(out.device)] = drawn.to(out.dtype)
+            return
         for known in (True, False):
             rows = ((d.source >= 0) == known).nonzero()[:, 0]
             if len(rows):
                 a = self.bank.draw(d.classes[rows], d.size, self.synth, d.rng)
-                out[rows.to(out.device)] = self._decode(a, d.source[rows] if known else None, d.rng)
-        return out
+                self._decode(a, d.source[rows] if known else None, d.rng, out, at[rows])
 
     def edit(self, d: Draw) -> Float[Tensor, "n c h w"]:
         """The images with their abundances partly renewed."""
@@ -133,9 +142,8 @@ class ImageSource:
         gains, light = (g.to(d.x.device) for g in self.variation.draw(len(d.x), a.shape[1], d.rng))
         return strategies.vary(d.x, a, spectra, gains, light)
 
-    def _decode(self, a: Tensor, y: Tensor | None, rng: torch.Generator) -> Tensor:
-        residual = self.residual and self.synth.residual is not None
-        return self.synth.mix(a, y, residual=residual, generator=rng)
+    def _decode(self, a: Tensor, y: Tensor | None, rng: torch.Generator, out: Tensor, at: Tensor) -> None:
+        self.synth.mix(a, y, residual=self.residual, generator=rng, out=out, rows=at)
 
     def _unmix(self, d: Draw) -> tuple[Tensor, Tensor]:
         """Abundances and endmembers of images; the classes' own endmembers where they exist."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ubf_augment import bundle
-from ubf_augment.mixing import decode, mix
+from ubf_augment.mixing import decode
 from ubf_augment.seeding import Generators, derive_seed, per_sample
 from ubf_augment.spectra import Wavelengths
 from ubf_augment.synthesis.base import Labels
@@ -117,7 +117,9 @@ class HSISynthesizer(Unmixer):
         residual: bool = False,
         seed: int | None = None,
         generator: Generators = None,
-    ) -> Float[Tensor, "b c h w"]:
+        out: Float[Tensor, "n c h w"] | None = None,
+        rows: Int64[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "n c h w"]:
         """Decode abundances into reflectance, x = Eᵀa + ε; differentiable in a, and values are not clipped.
 
         Args:
@@ -126,14 +128,15 @@ class HSISynthesizer(Unmixer):
             residual: add ε, if the synthesizer has a residual model.
             seed: of ε, per sample.
             generator: of ε, instead of a seed.
+            out: images (N, C, H, W) to write into, see `mixing.decode`.
+            rows: (B,) which of them.
 
         Raises:
-            ShapeError: if a is not (B, P, H, W), or y has another length.
+            ShapeError: if a is not (B, P, H, W), or y has another length, or ``out`` does not fit.
         """
-        a, model = a.to(self.device), self.residual
-        if not residual or model is None:
-            return mix(a, self.spectra(y))
-        return decode(a, self.spectra(y), model, _stream(seed, generator, len(a), _RESIDUAL))
+        a, model = a.to(self.device), self.residual if residual else None
+        stream = None if model is None else _stream(seed, generator, len(a), _RESIDUAL)
+        return decode(a, self.spectra(y), model, stream, out=out, rows=rows)
 
     def lift(
         self,
