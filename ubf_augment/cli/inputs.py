@@ -33,6 +33,8 @@ class ReadOptions:
         nodata: stored value that marks missing data.
         drop_bands: 0-based bands to leave out, or bad for those of the file's bad band list.
         sort_bands: order the bands by wavelength.
+        sensor: name of a packaged sensor (enmap, sentinel-2, …: see `spectra.list_sensors`) or CSV file of its bands; fills
+            in what the files do not say.
     """
 
     scale: float | None = None
@@ -43,6 +45,7 @@ class ReadOptions:
     nodata: float | None = None
     drop_bands: list[int] | Literal["bad"] | None = None
     sort_bands: bool = False
+    sensor: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `read_hsi` and `HSIFolder`."""
@@ -55,6 +58,7 @@ class ReadOptions:
             "nodata": self.nodata,
             "drop_bands": self.drop_bands,
             "sort_bands": self.sort_bands,
+            "sensor": self.sensor,
         }
 
 

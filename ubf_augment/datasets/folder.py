@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ubf_augment.errors import BandCountError, HSIReadError, UnknownClassError, WavelengthError
 from ubf_augment.io import list_hsi, read_hsi
-from ubf_augment.spectra import Wavelengths, rgb_bands
+from ubf_augment.spectra import Sensor, Wavelengths, rgb_bands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +38,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         sort_bands: order the bands by wavelength.
         on_nodata: ``"raise"``, or ``"mask"``: missing pixels are 0, and samples have a ``"mask"`` (H, W)
             bool.
+        sensor: fills in what the files do not say, see `read_hsi`.
         recursive: look into subfolders of the class folders too.
         transforms: applied to each sample.
 
@@ -78,6 +79,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         drop_bands: Iterable[int] | Literal["bad"] | None = None,
         sort_bands: bool = False,
         on_nodata: Literal["raise", "mask"] = "raise",
+        sensor: Sensor | str | os.PathLike[str] | None = None,
         recursive: bool = False,
         transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         self._options: dict[str, Any] = {
             "wavelengths": wavelengths, "scale": scale, "key": key, "layout": layout, "size": size,
             "nodata": nodata, "drop_bands": drop_bands, "sort_bands": sort_bands, "on_nodata": on_nodata,
+            "sensor": sensor,
         }  # fmt: skip
         self.classes = self._find_classes(classes)
         self.files = [
