@@ -2,7 +2,8 @@
 
 from ubf_augment.datasets.balancing import balance
 from ubf_augment.datasets.folder import HSIFolder
+from ubf_augment.datasets.hsrs_sc import HSRSSC
 from ubf_augment.datasets.indian_pines import IndianPines
 from ubf_augment.datasets.synthetic import SyntheticHSIDataset
 
-__all__ = ["HSIFolder", "IndianPines", "SyntheticHSIDataset", "balance"]
+__all__ = ["HSRSSC", "HSIFolder", "IndianPines", "SyntheticHSIDataset", "balance"]

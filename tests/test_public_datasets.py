@@ -1,0 +1,148 @@
+"""Data sets as they are published, read from made files of the same layout, and from the real ones where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from made import made_hsrs
+from torch.utils.data import DataLoader
+
+from ubf_augment.datasets import HSRSSC
+from ubf_augment.datasets.splits import portions, stratified
+from ubf_augment.errors import BandCountError, HSIReadError, LabelError, NoDataError, RadiometryError
+from ubf_augment.io import write_hsi
+from ubf_augment.spectra import sensor
+
+
+def not_found() -> type[Exception]:
+    from torchgeo.datasets import DatasetNotFoundError
+
+    found: type[Exception] = DatasetNotFoundError
+    return found
+
+
+# ---- splits
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=6), st.data())
+def test_portions_add_up(counts: list[int], data: Any) -> None:
+    total = data.draw(st.integers(len(counts), sum(counts) - len(counts)))
+    found = portions(torch.tensor(counts), total)
+    assert sum(found) == total
+    for n, count in zip(found, counts, strict=True):
+        assert 1 <= n < count
+    exact = [total * c / sum(counts) for c in counts]
+    if all(1 <= e <= c - 1 for e, c in zip(exact, counts, strict=True)):
+        assert all(abs(n - e) < 1 for n, e in zip(found, exact, strict=True))
+
+
+def test_stratified_is_a_partition_by_seed() -> None:
+    y = [0] * 10 + [1] * 30 + [2] * 20
+    chosen, rest = stratified(y, 30, seed=5)
+    assert sorted(chosen + rest) == list(range(60))
+    assert [sum(y[i] == k for i in chosen) for k in range(3)] == [5, 15, 10]
+    assert stratified(y, 30, seed=5) == (chosen, rest)
+    assert stratified(y, 30, seed=6) != (chosen, rest)
+    for size in (2, 58):
+        with pytest.raises(ValueError, match="each of 3 classes must stand on both sides"):
+            stratified(y, size, seed=0)
+    with pytest.raises(LabelError, match="one has 1"):
+        stratified([0, 1, 1], 2, seed=0)
+
+
+# ---- HSRS-SC
+
+
+def test_hsrs_reads_the_published_layout(tmp_path: Path) -> None:
+    import rasterio
+
+    data = HSRSSC(made_hsrs(tmp_path), train_size=12, transforms=lambda s: {**s, "seen": True})
+    assert data.classes == tuple(f"class {k}" for k in range(5))
+    assert torch.equal(data.wavelengths, sensor("hsrs-sc").centres)
+    sample = data[3]
+    assert list(sample) == ["image", "label", "seen"]
+    assert sample["image"].shape == (48, 16, 16)
+    assert sample["image"].dtype == torch.float32
+    assert sample["label"].dtype == torch.int64
+    path, label = data.files[3]
+    assert int(sample["label"]) == label == data.targets[3]
+    with rasterio.open(path) as f:
+        assert np.allclose(sample["image"] * 4000, f.read(), atol=1e-3)
+    assert next(iter(DataLoader(data, 12)))["image"].shape == (12, 48, 16, 16)
+
+
+def test_hsrs_lists_are_fixed_disjoint_and_stratified(tmp_path: Path) -> None:
+    root = made_hsrs(tmp_path, counts=(6, 6, 6, 6, 12), side=4)
+
+    def files(split: Any, val_size: int = 0) -> set[Path]:
+        data = HSRSSC(root, split, train_size=18, val_size=val_size)
+        assert data.targets == [label for _, label in data.files]
+        return {path for path, _ in data.files}
+
+    train, test = files("train"), files("test")
+    assert len(train) == len(test) == 18
+    assert train | test == files("all")
+    assert not train & test
+    assert (
+        sorted(path.parent.name for path in train)
+        == ["class 0"] * 3 + ["class 1"] * 3 + ["class 2"] * 3 + ["class 3"] * 3 + ["class 4"] * 6
+    )
+    val = files("val", 6)
+    assert files("test", 6) == test
+    assert files("train", 6) | val == train
+    assert not files("train", 6) & val
+    assert len({path.parent.name for path in val}) == 5
+
+
+def test_hsrs_the_training_list_of_the_published_size(tmp_path: Path) -> None:
+    for k, count in enumerate((154, 200, 250, 300, 485)):  # made numbers; only the first file is read
+        write_hsi(
+            tmp_path / f"c{k}" / "0000.tif", torch.full((48, 2, 2), 800.0), sensor("hsrs-sc").wavelengths
+        )
+        for i in range(1, count):
+            (tmp_path / f"c{k}" / f"{i:04}.tif").touch()
+    assert len(HSRSSC(tmp_path)) == 761
+    assert len(HSRSSC(tmp_path, "test")) == 1389 - 761
+
+
+def test_hsrs_bands_and_plot(tmp_path: Path) -> None:
+    root = made_hsrs(tmp_path)
+    data = HSRSSC(root, train_size=12, bands=[7, 12, 20])
+    assert data.wavelengths.tolist() == [483.1, 554.7, 669.1]
+    assert torch.equal(data[0]["image"], HSRSSC(root, train_size=12)[0]["image"][[7, 12, 20]])
+    figure = data.plot({**data[0], "prediction": torch.tensor(2)}, suptitle="a scene")
+    assert figure.axes[0].get_title() == "class 0\npredicted: class 2"
+    assert len(figure.axes[1].lines[0].get_xdata()) == 3
+
+
+def test_hsrs_refuses_what_it_is_not(tmp_path: Path) -> None:
+    for root in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(
+            not_found(), match=r"cannot be automatically downloaded.*Expected 5 folders of GeoTIFFs"
+        ):
+            HSRSSC(root)
+    with pytest.raises(HSIReadError, match=r"has 4 class folders \(class 0, .*HSRS-SC has 5"):
+        HSRSSC(made_hsrs(tmp_path / "four", (2, 2, 2, 2)))
+    with pytest.raises(BandCountError, match=r"has 47 bands.*HSRS-SC has 48 bands"):
+        HSRSSC(made_hsrs(tmp_path / "bands", (2,) * 5, bands=47))
+    root = made_hsrs(tmp_path / "small")
+    with pytest.raises(NoDataError, match="761 training images of 24 in"):
+        HSRSSC(root)
+    with pytest.raises(NoDataError, match=r"12 training images of 24 in .*, 11 of them for validation"):
+        HSRSSC(root, "val", train_size=12, val_size=11)
+    with pytest.raises(ValueError, match="without val_size"):
+        HSRSSC(root, "val", train_size=12)
+    with pytest.raises(ValueError, match="split must be one of train, val, test, all"):
+        HSRSSC(root, "dev")  # type: ignore[arg-type]
+    for k in range(5):
+        write_hsi(
+            tmp_path / "scaled" / f"{k}" / "a.tif", torch.full((48, 4, 4), 0.2), torch.linspace(400, 1000, 48)
+        )
+    with pytest.raises(RadiometryError, match=r"median of 5e-05 after division by 4000"):
+        HSRSSC(tmp_path / "scaled")
