@@ -49,3 +49,52 @@ def made_eurosat(root: Path) -> Path:
     for side, names in lists.items():
         (root / f"eurosat-{side}.txt").write_text("\n".join(names) + "\n")
     return root
+
+
+def write_mat73(path: Path, **arrays: np.ndarray) -> Path:
+    """A MATLAB v7.3 file: HDF5 behind a MATLAB header, axes reversed; arrays are given in MATLAB's order."""
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as f:
+        for name, values in arrays.items():
+            f.create_dataset(name, data=values.T, chunks=True, compression="gzip")
+    with path.open("r+b") as f:
+        f.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + b" " * 8 + b"\x00\x02IM")
+    return path
+
+
+def chikusei_scene(height: int = 40, width: int = 50) -> np.ndarray:
+    """Whole numbers (H, W, 128) up to 15133, each telling its row, column and band."""
+    row, column, band = np.ogrid[:height, :width, :128]
+    scene: np.ndarray = (100 + 97 * row + 41 * column + 3 * band).astype(np.uint16)
+    return scene
+
+
+CHIKUSEI = "HyperspecVNIR_Chikusei_20140729"
+
+
+def made_chikusei_mat(root: Path, scene: np.ndarray | None = None) -> Path:
+    """Chikusei as MATLAB v7.3: `chikusei` (H, W, 128)."""
+    scene = chikusei_scene() if scene is None else scene
+    write_mat73(root / "Chikusei_MATLAB" / f"{CHIKUSEI}.mat", chikusei=scene)
+    return root
+
+
+def made_chikusei_envi(root: Path, scene: np.ndarray | None = None) -> Path:
+    """Chikusei as ENVI: band interleaved by line, wavelengths in micrometres in the header."""
+    from ubf_augment.spectra import sensor
+
+    scene = chikusei_scene() if scene is None else scene
+    folder = root / "Chikusei_ENVI"
+    folder.mkdir(parents=True)
+    scene.astype("<i2").transpose(0, 2, 1).tofile(folder / CHIKUSEI)
+    nm = sensor("chikusei").wavelengths.tolist()
+    header = {
+        "samples": scene.shape[1], "lines": scene.shape[0], "bands": 128, "header offset": 0,
+        "file type": "ENVI Standard", "data type": 2, "interleave": "bil", "byte order": 0,
+        "wavelength units": "Micrometers", "wavelength": "{" + ", ".join(f"{v / 1000:.5f}" for v in nm) + "}",
+    }  # fmt: skip
+    text = "ENVI\n" + "".join(f"{k} = {v}\n" for k, v in header.items())
+    (folder / f"{CHIKUSEI}.hdr").write_text(text)
+    return root

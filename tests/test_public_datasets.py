@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made import made_hsrs
+from made import CHIKUSEI, chikusei_scene, made_chikusei_envi, made_chikusei_mat, made_hsrs, write_mat73
 from torch.utils.data import DataLoader
 
-from ubf_augment.datasets import HSRSSC
+from ubf_augment.datasets import HSRSSC, Chikusei
 from ubf_augment.datasets.splits import portions, stratified
 from ubf_augment.errors import BandCountError, HSIReadError, LabelError, NoDataError, RadiometryError
-from ubf_augment.io import write_hsi
+from ubf_augment.io import read_hsi, write_hsi
 from ubf_augment.spectra import sensor
 
 
@@ -146,3 +146,120 @@ def test_hsrs_refuses_what_it_is_not(tmp_path: Path) -> None:
         )
     with pytest.raises(RadiometryError, match=r"median of 5e-05 after division by 4000"):
         HSRSSC(tmp_path / "scaled")
+
+
+# ---- Chikusei
+
+SMALL: dict[str, Any] = {"patch": 4, "block": 8, "gap": 2}
+
+
+@pytest.mark.parametrize("make", [made_chikusei_mat, made_chikusei_envi])
+def test_chikusei_reads_windows_of_the_published_layouts(tmp_path: Path, make: Any) -> None:
+    scene = chikusei_scene()
+    data = Chikusei(make(tmp_path), "all", **SMALL)
+    assert data.wavelengths.tolist() == pytest.approx(sensor("chikusei").wavelengths.tolist(), abs=0.006)
+    assert len(data) == 4 * 5 * 2 * 2  # blocks of 8 every 10 pixels in 40×50
+    for i in (0, 7, len(data) - 1):
+        r, c = data.corners[i].tolist()
+        image = data[i]["image"]
+        assert image.dtype == torch.float32
+        expected = scene[r : r + 4, c : c + 4].transpose(2, 0, 1) / 10_000
+        assert np.allclose(image, expected, atol=1e-6)
+    assert list(data[0]) == ["image"]
+    assert next(iter(DataLoader(data, 3, num_workers=2)))["image"].shape == (3, 128, 4, 4)
+
+
+def test_chikusei_never_reads_the_whole_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import h5py
+
+    data = Chikusei(made_chikusei_mat(tmp_path), "all", nm=Chikusei.VISIBLE, **SMALL)
+    asked, before = [], h5py.Dataset.__getitem__
+
+    def spy(self: Any, args: Any, *more: Any, **options: Any) -> Any:
+        found = before(self, args, *more, **options)
+        asked.append(found.size)
+        return found
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", spy)
+    _ = data[11]
+    assert asked == [59 * 4 * 4]
+
+
+def test_chikusei_sides_share_no_pixel_and_keep_their_distance(tmp_path: Path) -> None:
+    root = made_chikusei_mat(tmp_path)
+    for fold in range(3):
+        seen = torch.zeros(3, 40, 50, dtype=torch.bool)
+        for k, split in enumerate(("train", "val", "test")):
+            data = Chikusei(root, split, fold=fold, stride=2, **SMALL)
+            assert len(data)
+            for r, c in data.corners.tolist():
+                seen[k, r : r + 4, c : c + 4] = True
+        grown = torch.nn.functional.max_pool2d(seen[None].float(), 5, 1, 2)[
+            0
+        ].bool()  # two pixels more on each side
+        for k in range(3):
+            assert not (seen[k] & grown[[j for j in range(3) if j != k]].any(0)).any()
+        share = seen.flatten(1).sum(1) / seen.sum()
+        assert 0.6 < float(share[0]) < 0.8
+    first, again, other = (Chikusei(root, fold=f, **SMALL).corners for f in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_chikusei_area_of_the_published_scene_leaves_its_empty_border_out() -> None:
+    from ubf_augment.datasets.chikusei import _area, _blocks
+    from ubf_augment.io.windows import WindowedScene
+
+    area = _area(WindowedScene(Path("x.mat"), (128, 2517, 2335), key="chikusei"), None)
+    assert (area[1] - area[0], area[3] - area[2]) == (2304, 2048)
+    blocks = _blocks(area, 256, 64, 64)
+    assert len(blocks) == 8 * 7
+    assert all(b[0] >= 106 and b[1] <= 2410 and b[2] >= 143 and b[3] <= 2191 for b in blocks)
+
+
+def test_chikusei_the_59_bands_of_the_real_block(tmp_path: Path, UBF_DATA: Path) -> None:
+    nm = sensor("chikusei").between(*Chikusei.VISIBLE).wavelengths
+    real = read_hsi(UBF_DATA / "hsi" / "chikusei_282.mat", key="Y", wavelengths=nm)
+    numbers = real.image * 15133  # the block was divided by the largest number of the scene
+    assert float((numbers - numbers.round()).abs().max()) < 1e-3
+    scene = np.zeros((64, 64, 128), np.uint16)
+    scene[..., 7:66] = numbers[:, :64, :64].round().permute(1, 2, 0)
+    made_chikusei_mat(tmp_path, scene)
+    data = Chikusei(tmp_path, "all", nm=Chikusei.VISIBLE, patch=32, gap=0)
+    assert len(data) == 4
+    r, c = data.corners[3].tolist()
+    expected = real.image[:, r : r + 32, c : c + 32] * 1.5133
+    torch.testing.assert_close(data[3]["image"], expected, atol=1e-6, rtol=0)
+    assert torch.equal(data.wavelengths, nm)
+    assert data.plot(data[3]).axes[1].get_xlabel() == "wavelength in nm"
+
+
+def test_chikusei_refuses_what_it_is_not(tmp_path: Path) -> None:
+    with pytest.raises(not_found(), match=rf"Expected {CHIKUSEI}\.hdr"):
+        Chikusei(tmp_path)
+    root = made_chikusei_mat(tmp_path / "mat")
+    with pytest.raises(BandCountError, match=r"no band .* within 2000–2100 nm"):
+        Chikusei(root, nm=(2000, 2100))
+    with pytest.raises(RadiometryError, match="after scale=1,"):
+        Chikusei(root, scale=1.0, **SMALL)
+    with pytest.raises(NoDataError, match="room for 1 blocks"):
+        Chikusei(root, patch=30)
+    with pytest.raises(ValueError, match="lies outside the scene of 40×50"):
+        Chikusei(root, area=(0, 60, 0, 50))
+    with pytest.raises(ValueError, match="at least 1"):
+        Chikusei(root, patch=0)
+    with pytest.raises(HSIReadError, match=r"no numeric array 'scene'.*'chikusei' 40×50×128"):
+        Chikusei(root, key="scene")
+    few = write_mat73(tmp_path / "few.mat", chikusei=np.ones((8, 8, 59)))
+    with pytest.raises(BandCountError, match="59 bands and names no wavelengths"):
+        Chikusei(few)
+    from scipy.io import savemat
+
+    savemat(tmp_path / "v5.mat", {"chikusei": np.ones((4, 4, 128))})
+    with pytest.raises(HSIReadError, match=r"no MATLAB v7\.3 file"):
+        Chikusei(tmp_path / "v5.mat")
+    file = root / "Chikusei_MATLAB" / f"{CHIKUSEI}.mat"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HSIReadError, match="truncated"):
+        Chikusei(root, **SMALL)

@@ -157,7 +157,7 @@ def plot_sample(
     """Draw pseudo-RGB (stretched to the 2nd and 98th percentile) and spectra of a few pixels.
 
     Args:
-        sample: with ``"image"`` (C, H, W), ``"label"`` and perhaps ``"prediction"``.
+        sample: with ``"image"`` (C, H, W), and perhaps ``"label"`` and ``"prediction"``.
         wavelengths: (C,) nm.
         classes: names for the title; none if None.
         suptitle: title of the figure.
@@ -174,7 +174,7 @@ def plot_sample(
     few = image.flatten(1)[:, :: max(1, image[0].numel() // 8)]
     right.plot(wavelengths.numpy(), few.numpy(), lw=0.8)
     right.set(xlabel="wavelength in nm", ylabel="reflectance")
-    if classes is not None:
+    if classes is not None and "label" in sample:
         title = classes[int(sample["label"])]
         if "prediction" in sample:
             title += f"\npredicted: {classes[int(sample['prediction'])]}"
