@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ubf_augment.classification import LabelledImages
-from ubf_augment.datasets import HSIFolder
+from ubf_augment.datasets import AID, HSIFolder
 from ubf_augment.errors import LabelError, ShapeError
 from ubf_augment.spectra import resample
 
 PerClass = int | Sequence[int] | None
-AID_COPIES = ("industrial_205.jpg",)  # the same picture as industrial_203.jpg
 EUROSAT_OVERLAP = ("Industrial_20", "Residential_3")  # almost the same place
 
 SCENES = ("Jasper", "Samson", "MUUFL")
@@ -37,7 +36,7 @@ def aid_pictures(root: Path, size: int = 64) -> Mapping[str, Tensor]:
     """All AID pictures but the known copy: class → uint8 (N, 3, size, size), in the order of the file names."""
     return MappingProxyType(
         {
-            name: read_jpegs([f for f in files if f.name not in AID_COPIES], (size, size))
+            name: read_jpegs([f for f in files if f.name not in AID.COPIES], (size, size))
             for name, files in aid_files(root).items()
         }
     )

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from twin_scenes import RGB, WAVELENGTHS, simulate
 
 from ubf_augment.classification import LabelledImages
+from ubf_augment.datasets import AID
 from ubf_augment.datasets.splits import portions, shuffled
 from ubf_augment.errors import LabelError
 from ubf_augment.radiometry import to_display
@@ -62,7 +63,7 @@ def open_pool(root: Path, size: int, count: tuple[int, int]) -> Pool:
     """Choose pictures, once for all splits, and simulate them, or find them simulated under `CACHE`."""
     files, chosen, labels, rest = aid_files(root), [], [], {}
     for k, (kind, wanted) in enumerate(zip(CLASSES, shares(count)[0], strict=True)):
-        names = [f for f in files.get(kind, []) if f.name not in sources.AID_COPIES]
+        names = [f for f in files.get(kind, []) if f.name not in AID.COPIES]
         if wanted > len(names):
             raise LabelError(f"{root} has {len(names)} pictures of {kind}, {wanted} are needed: lower count")
         rng = torch.Generator().manual_seed(derive_seed(0, _POOL, k))

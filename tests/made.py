@@ -98,3 +98,65 @@ def made_chikusei_envi(root: Path, scene: np.ndarray | None = None) -> Path:
     text = "ENVI\n" + "".join(f"{k} = {v}\n" for k, v in header.items())
     (folder / f"{CHIKUSEI}.hdr").write_text(text)
     return root
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> Path:
+    """A picture (H, W, 3) of 8 bits."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def made_aid(root: Path, per_class: int = 4, side: int = 12) -> Path:
+    """AID: 30 folders of RGB jpg files, named by class and number."""
+    from ubf_augment.datasets import AID
+
+    rng = np.random.default_rng(0)
+    for name in AID.CLASSES:
+        for i in range(1, per_class + 1):
+            pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            write_picture(root / "AID" / name / f"{name.lower()}_{i}.jpg", pixels)
+    return root
+
+
+def smooth_cube(rng: np.random.Generator, height: int, width: int, bands: int = 31) -> np.ndarray:
+    """Mixtures (H, W, C) of three smooth spectra in patches, within 0.02–0.9."""
+    x = np.linspace(0, 1, bands)
+    spectra = np.stack([0.08 + 0.5 * x, 0.6 - 0.45 * x, 0.15 + 0.5 * np.exp(-(((x - 0.5) / 0.2) ** 2))])
+    coarse = rng.dirichlet([0.6] * 3, (-(-height // 4), -(-width // 4)))
+    weights = coarse.repeat(4, 0).repeat(4, 1)[:height, :width]
+    cube: np.ndarray = (weights @ spectra) * rng.uniform(0.6, 1.0) + rng.normal(
+        0, 0.003, (height, width, bands)
+    )
+    return cube.clip(0, 1)
+
+
+def made_arad(
+    root: Path, numbers: tuple[int, ...] = (1, 2, 900, 901, 950), side: tuple[int, int] = (24, 32)
+) -> Path:
+    """ARAD_1K: MATLAB v7.3, `cube` (H, W, 31) in single precision; files of the 16-band track beside them."""
+    rng = np.random.default_rng(0)
+    for n in numbers:
+        folder = root / ("Train_Spec" if n <= 900 else "Valid_Spec")
+        write_mat73(folder / f"ARAD_1K_{n:04}.mat", cube=smooth_cube(rng, *side).astype(np.float32))
+    write_mat73(root / "Train_16" / "ARAD_1K_0001_16.mat", cube=np.zeros((*side, 16), np.float32))
+    return root
+
+
+def made_harvard(root: Path, side: tuple[int, int] = (24, 32)) -> Path:
+    """Harvard: MATLAB before v7.3, `ref` (H, W, 31) and `lbl` (H, W), calib.txt beside them."""
+    from scipy.io import savemat
+
+    rng = np.random.default_rng(1)
+    for folder, name in (("CZ_hsdb", "img1"), ("CZ_hsdb", "imga1"), ("CZ_hsdbi", "imgc4")):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        moved = (rng.random(side) > 0.1).astype(np.uint8)
+        savemat(
+            root / folder / f"{name}.mat",
+            {"ref": smooth_cube(rng, *side) * 0.5, "lbl": moved},
+            do_compression=True,
+        )
+    np.savetxt(root / "CZ_hsdb" / "calib.txt", np.linspace(0.2, 0.9, 31))
+    return root

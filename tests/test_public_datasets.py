@@ -10,12 +10,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made import CHIKUSEI, chikusei_scene, made_chikusei_envi, made_chikusei_mat, made_hsrs, write_mat73
+from made import (
+    CHIKUSEI,
+    chikusei_scene,
+    made_aid,
+    made_arad,
+    made_chikusei_envi,
+    made_chikusei_mat,
+    made_harvard,
+    made_hsrs,
+    write_mat73,
+)
 from torch.utils.data import DataLoader
 
-from ubf_augment.datasets import HSRSSC, Chikusei
+from ubf_augment.datasets import AID, ARAD1K, HSRSSC, Chikusei, HarvardHSI
 from ubf_augment.datasets.splits import portions, stratified
-from ubf_augment.errors import BandCountError, HSIReadError, LabelError, NoDataError, RadiometryError
+from ubf_augment.errors import (
+    BandCountError,
+    HSIReadError,
+    LabelError,
+    NoDataError,
+    RadiometryError,
+    ShapeError,
+)
 from ubf_augment.io import read_hsi, write_hsi
 from ubf_augment.spectra import sensor
 
@@ -263,3 +280,140 @@ def test_chikusei_refuses_what_it_is_not(tmp_path: Path) -> None:
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(HSIReadError, match="truncated"):
         Chikusei(root, **SMALL)
+
+
+# ---- AID and folders of pictures
+
+
+def test_aid_reads_the_published_layout(tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = AID(made_aid(tmp_path), transforms=lambda s: {**s, "seen": True})
+    assert len(data) == 120
+    assert data.classes == AID.CLASSES
+    assert len(data.classes) == 30
+    sample = data[9]
+    assert list(sample) == ["image", "label", "seen"]
+    assert (sample["image"].dtype, tuple(sample["image"].shape)) == (torch.uint8, (3, 12, 12))
+    path, label = data.files[9]
+    assert path.parent.name == data.classes[label] == "BaseballField"
+    assert np.array_equal(sample["image"].permute(1, 2, 0), np.asarray(Image.open(path)))
+    assert len(AID(tmp_path / "AID", per_class=2)) == 60  # the unpacked folder itself
+    figure = data.plot({**data[0], "prediction": 1}, suptitle="a")
+    assert figure.axes[0].get_title() == "Airport\npredicted: BareLand"
+
+
+def test_aid_sides_are_fixed_disjoint_and_stratified(tmp_path: Path) -> None:
+    root = made_aid(tmp_path)
+    train, test = AID(root, "train"), AID(root, "test")
+    assert np.bincount(train.targets).tolist() == np.bincount(test.targets).tolist() == [2] * 30
+    assert not set(train.files) & set(test.files)
+    assert AID(root, "train").files == train.files
+    assert len(AID(root, "train", train_share=0.25)) == 30
+
+
+def test_aid_the_real_pictures(UBF_DATA: Path) -> None:
+    root = UBF_DATA / "rgb" / "aid150"
+    data = AID(root)
+    assert len(data) == 6770
+    assert data[0]["image"].shape == (3, 150, 150)
+    sides = AID(root, "train"), AID(root, "test")
+    names = [{f.name for f, _ in side.files} for side in sides]
+    assert len(names[0] | names[1]) == 6769
+    assert "industrial_203.jpg" in names[0] | names[1]
+    assert "industrial_205.jpg" not in names[0] | names[1]
+
+
+def test_aid_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        not_found(), match=r"Expected 30 folders .* Airport, BareLand, BaseballField of them are missing"
+    ):
+        AID(tmp_path)
+    root = made_aid(tmp_path, 2, 4)
+    (root / "AID" / "Viaduct").rename(root / "Viaduct")
+    with pytest.raises(not_found(), match="Viaduct"):
+        AID(root)
+    (root / "AID" / "Viaduct").mkdir()
+    with pytest.raises(HSIReadError, match="class 'Viaduct' holds no pictures"):
+        AID(root)
+    with pytest.raises(ValueError, match="all, train, test"):
+        AID(root, "val")  # type: ignore[arg-type]
+
+
+# ---- ARAD_1K, Harvard
+
+
+def test_arad_reads_the_published_layout(tmp_path: Path) -> None:
+    import h5py
+
+    data = ARAD1K(made_arad(tmp_path, side=(6, 8)), transforms=lambda s: {**s, "seen": True})
+    assert [f.name for f in data.files] == [f"ARAD_1K_{n:04}.mat" for n in (1, 2, 900)]
+    assert data.wavelengths.tolist() == list(range(400, 701, 10))
+    sample = data[1]
+    assert list(sample) == ["image", "seen"]
+    assert (sample["image"].dtype, tuple(sample["image"].shape)) == (torch.float32, (31, 6, 8))
+    with h5py.File(data.files[1]) as f:
+        assert np.allclose(sample["image"], f["cube"][()].transpose(0, 2, 1))  # stored (31, 8, 6)
+    assert [f.name for f in ARAD1K(tmp_path, "val").files] == ["ARAD_1K_0901.mat", "ARAD_1K_0950.mat"]
+    assert len(ARAD1K(tmp_path, "all")) == 5
+    part = ARAD1K(tmp_path, bands=[0, 30], crop=4)
+    assert part.wavelengths.tolist() == [400, 700]
+    assert torch.equal(part[1]["image"], sample["image"][[0, 30], 1:5, 2:6])
+    assert data.plot(sample, suptitle="a").axes[1].get_ylabel() == "reflectance"
+
+
+def test_harvard_reads_the_published_layout(tmp_path: Path) -> None:
+    from scipy.io import loadmat
+
+    data = HarvardHSI(made_harvard(tmp_path, side=(6, 8)))
+    assert [f.name for f in data.files] == ["img1.mat", "imga1.mat", "imgc4.mat"]
+    assert data.wavelengths.tolist() == list(range(420, 721, 10))
+    sample, stored = data[0], loadmat(data.files[0])
+    assert list(sample) == ["image", "mask"]
+    assert torch.equal(sample["mask"], torch.from_numpy(stored["lbl"]) == 1)
+    assert 0 < int(sample["mask"].sum()) < 48
+    expected = stored["ref"].transpose(2, 0, 1) * stored["lbl"]
+    assert np.allclose(sample["image"], expected)
+    assert len(HarvardHSI(tmp_path, "mixed")) == 1
+    flat = HarvardHSI(tmp_path, "daylight", calibrate=True, bands=range(10, 31))
+    calib = np.loadtxt(tmp_path / "CZ_hsdb" / "calib.txt")[10:]
+    gain = np.loadtxt(tmp_path / "CZ_hsdb" / "calib.txt").max() / calib
+    assert np.allclose(flat[0]["image"], expected[10:] * gain[:, None, None])
+    assert HarvardHSI(tmp_path, crop=2)[0]["mask"].shape == (2, 2)
+    assert len(data.plot(sample).axes) == 2
+
+
+def test_natural_data_that_are_not_there_or_not_so(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    with pytest.raises(not_found(), match=r"ARAD_1K_0001\.mat … there for 'val'"):
+        ARAD1K(tmp_path, "val")
+    with pytest.raises(not_found(), match="Expected CZ_hsdb and CZ_hsdbi"):
+        HarvardHSI(tmp_path)
+    with pytest.raises(ValueError, match="train, val, all"):
+        ARAD1K(tmp_path, "test")  # type: ignore[arg-type]
+    root = made_harvard(tmp_path, side=(6, 8))
+    with pytest.raises(ShapeError, match="6×8 pixels, crop=7"):
+        _ = HarvardHSI(root, crop=7)[0]
+    (root / "CZ_hsdb" / "calib.txt").write_text("1 2 3")
+    with pytest.raises(BandCountError, match=r"31 positive numbers.* holds 3"):
+        HarvardHSI(root, calibrate=True)
+    (root / "CZ_hsdb" / "calib.txt").write_text("one two")
+    with pytest.raises(HSIReadError, match="other things than numbers"):
+        HarvardHSI(root, calibrate=True)
+    (root / "CZ_hsdb" / "calib.txt").unlink()
+    with pytest.raises(not_found(), match=r"needs calib\.txt"):
+        HarvardHSI(root, calibrate=True)
+    first = HarvardHSI(root).files[0]
+    savemat(first, {"ref": np.full((6, 8, 30), 0.1), "lbl": np.ones((6, 8))})
+    with pytest.raises(BandCountError, match="31 wavelengths for the 30 bands"):
+        _ = HarvardHSI(root)[0]
+    savemat(first, {"ref": np.full((6, 8, 31), 0.1)})
+    with pytest.raises(HSIReadError, match="no variable 'lbl'"):
+        _ = HarvardHSI(root)[0]
+    savemat(first, {"ref": np.full((6, 8, 31), 0.1), "lbl": np.ones((8, 6))})
+    with pytest.raises(ShapeError, match=r"ref has \(6, 8\) pixels, lbl \(8, 6\)"):
+        _ = HarvardHSI(root)[0]
+    write_mat73(root / "arad" / "ARAD_1K_0001.mat", hyper=np.full((6, 8, 31), 0.1))
+    with pytest.raises(HSIReadError, match="no numeric array 'cube'"):
+        _ = ARAD1K(root / "arad")[0]

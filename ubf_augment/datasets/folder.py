@@ -175,10 +175,13 @@ def plot_sample(
     right.plot(wavelengths.numpy(), few.numpy(), lw=0.8)
     right.set(xlabel="wavelength in nm", ylabel="reflectance")
     if classes is not None and "label" in sample:
-        title = classes[int(sample["label"])]
-        if "prediction" in sample:
-            title += f"\npredicted: {classes[int(sample['prediction'])]}"
-        left.set_title(title)
+        left.set_title(title_of(sample, classes))
     if suptitle is not None:
         figure.suptitle(suptitle)
     return figure
+
+
+def title_of(sample: dict[str, Any], classes: Sequence[str]) -> str:
+    """Name of a sample's class, and of the one predicted."""
+    title = classes[int(sample["label"])]
+    return f"{title}\npredicted: {classes[int(sample['prediction'])]}" if "prediction" in sample else title
