@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -136,6 +137,17 @@ class HSIFolder(Dataset[dict[str, Any]]):
         if self.on_nodata == "mask":
             sample["mask"] = hsi.mask
         return sample if self.transforms is None else self.transforms(sample)
+
+    def subset(self, rows: Sequence[int]) -> HSIFolder:
+        """The same data set with some of its files.
+
+        Args:
+            rows: which, in the order wanted.
+        """
+        part = copy.copy(self)
+        part.files = [self.files[i] for i in rows]
+        part.targets = [self.targets[i] for i in rows]
+        return part
 
     def plot(self, sample: dict[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Show a sample in pseudo-RGB and some of its spectra.
