@@ -15,13 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ubf_augment.classification import LabelledImages
-from ubf_augment.datasets import HSIFolder
-from ubf_augment.errors import BandCountError, HSIReadError, LabelError, RadiometryError, ShapeError
-from ubf_augment.seeding import derive_seed
+from ubf_augment.datasets import AID, HSIFolder
+from ubf_augment.errors import LabelError, ShapeError
 from ubf_augment.spectra import resample
 
 PerClass = int | Sequence[int] | None
-AID_COPIES = ("industrial_205.jpg",)  # the same picture as industrial_203.jpg
 EUROSAT_OVERLAP = ("Industrial_20", "Residential_3")  # almost the same place
 
 SCENES = ("Jasper", "Samson", "MUUFL")
@@ -32,21 +30,13 @@ COVERS = {
 COMMON_NM = torch.linspace(430, 860, 48, dtype=torch.float64)
 PATCH, STRIDE, PURITY, BLOCK = 8, 4, 0.6, 24
 
-HSRS_NM = (
-    382.5, 396.9, 411.3, 425.7, 440.0, 454.4, 468.7, 483.1, 497.4, 511.8, 526.1, 540.4, 554.7, 569.0, 583.3, 597.6,
-    611.9, 626.2, 640.5, 654.8, 669.1, 683.4, 697.7, 712.0, 726.3, 740.6, 754.9, 769.1, 783.4, 797.7, 812.0, 826.3,
-    840.6, 854.9, 869.2, 883.5, 897.8, 912.1, 926.4, 940.7, 955.1, 969.4, 983.7, 998.1, 1012.4, 1026.8, 1041.1, 1055.5,
-)  # fmt: skip
-"""Band centres of HSRS-SC (Table 3 of doi:10.11834/jig.200835)."""
-HSRS_CLASSES, HSRS_SCALE = 5, 1 / 4000
-
 
 @lru_cache(maxsize=2)
 def aid_pictures(root: Path, size: int = 64) -> Mapping[str, Tensor]:
     """All AID pictures but the known copy: class → uint8 (N, 3, size, size), in the order of the file names."""
     return MappingProxyType(
         {
-            name: read_jpegs([f for f in files if f.name not in AID_COPIES], (size, size))
+            name: read_jpegs([f for f in files if f.name not in AID.COPIES], (size, size))
             for name, files in aid_files(root).items()
         }
     )
@@ -112,44 +102,13 @@ def scene_groups(scenes: Sequence[Patches]) -> Tensor:
     return torch.cat([torch.where(n < 0, n, n + 10_000 * i) for i, n in enumerate(numbers)])
 
 
-@lru_cache(maxsize=1)
-def hsrs_images(root: Path, size: int) -> LabelledImages:
-    """A copy of HSRS-SC, five folders of GeoTIFFs of 48 bands, as reflectance; larger images are shrunk to ``size``.
-
-    Raises:
-        HSIReadError: if there are not five class folders.
-        BandCountError: if a file has other than 48 bands.
-        RadiometryError: if the stored values divided by 4000 are no reflectance.
-    """
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(folders) != HSRS_CLASSES:
-        raise HSIReadError(
-            f"{root} has {len(folders)} class folders ({', '.join(folders) or 'none'}), HSRS-SC has {HSRS_CLASSES}: "
-            "give the folder that holds the five, and nothing else beside them"
-        )
-    try:
-        found = read_folder(root, size, {"wavelengths": HSRS_NM, "scale": HSRS_SCALE})
-    except BandCountError as error:
-        raise BandCountError(
-            f"{error}. HSRS-SC has {len(HSRS_NM)} bands; --dataset folder takes others"
-        ) from error
-    middle = float(found.x.flatten()[:: max(1, found.x.numel() // 1_000_000)].median())
-    if not 1e-3 < middle < 2:
-        raise RadiometryError(
-            f"the images of {root} have a median of {middle:.3g} after division by {1 / HSRS_SCALE:g}, which is no "
-            "reflectance: the files must hold the original numbers (for scaled ones, use --dataset folder)"
-        )
-    return found
-
-
-def read_folder(root: Path, size: int, reading: Mapping[str, Any]) -> LabelledImages:
-    """All images of an `HSIFolder`; those larger than ``size`` are shrunk to it by averaging.
+def read_all(data: HSIFolder, size: int) -> LabelledImages:
+    """All images of a data set; those larger than ``size`` are shrunk to it by averaging.
 
     Raises:
         ShapeError: if they are not of one size then.
-        Whatever `HSIFolder` raises.
+        Whatever reading raises.
     """
-    data = HSIFolder(root, **reading)
     x = [shrink(data[i]["image"], size) for i in range(len(data))]
     for (path, _), image in zip(data.files, x, strict=True):
         if image.shape != x[0].shape:
@@ -200,15 +159,6 @@ class WholeEuroSAT:
         return LabelledImages(x, self.labels(side)[rows], self.classes, self.wavelengths)
 
 
-def shuffled(y: Tensor, classes: int, seed: int) -> list[Tensor]:
-    """The rows of each class in random order."""
-    rows = [(y == k).nonzero()[:, 0] for k in range(classes)]
-    return [
-        r[torch.randperm(len(r), generator=torch.Generator().manual_seed(derive_seed(seed, k)))]
-        for k, r in enumerate(rows)
-    ]
-
-
 def first(rows: Sequence[Tensor], per_class: PerClass, classes: Sequence[str]) -> Tensor:
     """The first rows of each class: all, one number of each, or several numbers in turn."""
     if per_class is None:
@@ -222,16 +172,3 @@ def first(rows: Sequence[Tensor], per_class: PerClass, classes: Sequence[str]) -
             raise LabelError(f"class {classes[k]} has {len(r)} training images, per_class asks for {count}")
         taken.append(r[:count])
     return torch.cat(taken)
-
-
-def portions(counts: Tensor, total: int) -> list[int]:
-    """``total`` shared out in proportion to ``counts``, by largest remainders; 1 to n − 1 of each class."""
-    if int(counts.min()) < 2:
-        raise LabelError(f"every class needs two images or more, one has {int(counts.min())}")
-    exact = total * counts.double() / counts.sum()
-    found = exact.floor().clamp_min(1).minimum(counts - 1.0)
-    while (step := total - int(found.sum())) != 0:
-        room = found < counts - 1 if step > 0 else found > 1
-        gap = (exact - found) * (1 if step > 0 else -1)
-        found[gap.where(room, -torch.inf).argmax()] += 1 if step > 0 else -1
-    return [int(n) for n in found]

@@ -35,9 +35,10 @@ from study import RADIOMETRY, WHOLE
 from torch import Tensor
 
 from ubf_augment.classification import LabelledImages
-from ubf_augment.datasets import IndianPines
+from ubf_augment.datasets import HSRSSC, HSIFolder, IndianPines
+from ubf_augment.datasets.splits import portions, shuffled
 from ubf_augment.demo.training import load_split
-from ubf_augment.errors import NoDataError, ShapeError
+from ubf_augment.errors import ShapeError
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import RGB_NM
@@ -167,7 +168,7 @@ def _open_eurosat_few(root: Path, size: int = 64, per_class: PerClass = None) ->
     half = len(images) // len(images.classes) // 2
 
     def load(seed: int) -> Split:
-        rows = sources.shuffled(images.y, len(images.classes), derive_seed(seed, _TRAIN))
+        rows = shuffled(images.y, len(images.classes), derive_seed(seed, _TRAIN))
         # Both of the overlapping scenes on one side: the second changes places with its counterpart on the other.
         (_, i), (m, j) = ((int(images.y[r]), int((rows[images.y[r]] == r).nonzero())) for r in overlap)
         if (i < half) != (j < half):
@@ -202,13 +203,13 @@ def _open_aid_few(root: Path, size: int = 64, per_class: PerClass = 20) -> Proto
         pictures = sources.aid_pictures(root)
         y = torch.cat([torch.full((len(pictures[name]),), k) for k, name in enumerate(classes)])
         x = torch.cat([pictures[name] for name in classes])
-        tests = torch.cat([r[:WHOLE] for r in sources.shuffled(y, len(classes), FIXED)])
+        tests = torch.cat([r[:WHOLE] for r in shuffled(y, len(classes), FIXED)])
         rest = ~torch.isin(torch.arange(len(y)), tests)
         return x[rest], y[rest], sense(x[tests], y[tests])
 
     def load(seed: int) -> Split:
         x, y, test = sides()
-        rows = sources.shuffled(y, len(classes), derive_seed(seed, _TRAIN))
+        rows = shuffled(y, len(classes), derive_seed(seed, _TRAIN))
         train = sources.first(rows, per_class, classes)
         return Split(sense(x[train], y[train]), test, torch.arange(len(train)))
 
@@ -263,20 +264,17 @@ def _open_indian_pines(root: Path, size: int = 64) -> Protocol:
 
 
 def _open_hsrs_sc(root: Path, size: int = 64, train: int = 761) -> Protocol:
-    data = sources.hsrs_images(root, size)
-    classes = len(data.classes)
-    if not classes <= train <= len(data) - classes:
-        raise NoDataError(
-            f"{train} training images of {len(data)} in {root} leave too few: each of {classes} classes must both train and test"
+    @cache
+    def sides() -> Split:
+        chosen, rest = (
+            sources.read_all(HSRSSC(root, side, train_size=train), size) for side in ("train", "test")
         )
-    counts = sources.portions(torch.bincount(data.y, minlength=classes), train)
-    rows = sources.shuffled(data.y, classes, FIXED)
-    chosen = torch.cat([r[:n] for r, n in zip(rows, counts, strict=True)])
-    rest = torch.cat([r[n:] for r, n in zip(rows, counts, strict=True)])
-    text = f"HSRS-SC, {len(data)} scenes, 48 bands, 5 classes; one fixed list of {train} training scenes, the rest tests."
+        return Split(chosen, rest, torch.arange(len(chosen)))
+
+    counts = [len(HSRSSC(root, side, train_size=train)) for side in ("train", "test")]
+    text = f"HSRS-SC, {sum(counts)} scenes, 48 bands, 5 classes; one fixed list of {train} training scenes, the rest tests."
     return Protocol(
-        "hsrs-sc", text, REPEATS, size, lambda seed: _parted(data, chosen, rest), None, {}, AIRBORNE,
-        len(rest) / len(chosen), fixed_test=True,
+        "hsrs-sc", text, REPEATS, size, lambda seed: sides(), None, {}, AIRBORNE, counts[1] / counts[0], fixed_test=True
     )  # fmt: skip
 
 
@@ -284,7 +282,7 @@ def _open_eurosat(root: Path, size: int = 64, per_class: PerClass = None, downlo
     data = sources.WholeEuroSAT(root, download)
 
     def rows(seed: int) -> Tensor:
-        order = sources.shuffled(data.labels("train"), len(data.classes), derive_seed(seed, _TRAIN))
+        order = shuffled(data.labels("train"), len(data.classes), derive_seed(seed, _TRAIN))
         return sources.first(order, per_class, data.classes)
 
     every = torch.arange(len(data.labels("test")))
@@ -303,12 +301,12 @@ def _open_eurosat(root: Path, size: int = 64, per_class: PerClass = None, downlo
 def _open_folder(
     root: Path, size: int = 64, per_class: PerClass = None, reading: Mapping[str, Any] | None = None
 ) -> Protocol:
-    data = sources.read_folder(root, size, reading or {})
+    data = sources.read_all(HSIFolder(root, **(reading or {})), size)
     counts = torch.bincount(data.y, minlength=len(data.classes))
-    tests = sources.portions(counts, max(len(counts), round(0.3 * len(data))))
+    tests = portions(counts, max(len(counts), round(0.3 * len(data))))
 
     def load(seed: int) -> Split:
-        rows = sources.shuffled(data.y, len(counts), derive_seed(seed, _TRAIN))
+        rows = shuffled(data.y, len(counts), derive_seed(seed, _TRAIN))
         train = sources.first([r[n:] for r, n in zip(rows, tests, strict=True)], per_class, data.classes)
         return _parted(data, train, torch.cat([r[:n] for r, n in zip(rows, tests, strict=True)]))
 

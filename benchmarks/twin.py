@@ -28,6 +28,8 @@ from torch.nn import functional as F
 from twin_scenes import RGB, WAVELENGTHS, simulate
 
 from ubf_augment.classification import LabelledImages
+from ubf_augment.datasets import AID
+from ubf_augment.datasets.splits import portions, shuffled
 from ubf_augment.errors import LabelError
 from ubf_augment.radiometry import to_display
 from ubf_augment.seeding import derive_seed
@@ -53,7 +55,7 @@ class Pool:
 def shares(count: tuple[int, int]) -> tuple[list[int], list[int]]:
     """Scenes of each class in all and on the training side, as even as can be."""
     total = torch.tensor([(sum(count) + len(CLASSES) - 1 - k) // len(CLASSES) for k in range(len(CLASSES))])
-    return total.tolist(), sources.portions(total, count[0])
+    return total.tolist(), portions(total, count[0])
 
 
 @cache
@@ -61,7 +63,7 @@ def open_pool(root: Path, size: int, count: tuple[int, int]) -> Pool:
     """Choose pictures, once for all splits, and simulate them, or find them simulated under `CACHE`."""
     files, chosen, labels, rest = aid_files(root), [], [], {}
     for k, (kind, wanted) in enumerate(zip(CLASSES, shares(count)[0], strict=True)):
-        names = [f for f in files.get(kind, []) if f.name not in sources.AID_COPIES]
+        names = [f for f in files.get(kind, []) if f.name not in AID.COPIES]
         if wanted > len(names):
             raise LabelError(f"{root} has {len(names)} pictures of {kind}, {wanted} are needed: lower count")
         rng = torch.Generator().manual_seed(derive_seed(0, _POOL, k))
@@ -98,7 +100,7 @@ def _simulated(pictures: Tensor) -> Path:
 def load_split(root: Path, size: int, count: tuple[int, int], per_class: PerClass, seed: int) -> Split:
     """Distribute the scenes over both sides by the seed, in every class at the same share."""
     pool = open_pool(root, size, count)
-    rows = sources.shuffled(pool.labels, len(CLASSES), derive_seed(seed, _SPLIT))
+    rows = shuffled(pool.labels, len(CLASSES), derive_seed(seed, _SPLIT))
     parts = list(zip(rows, shares(count)[1], strict=True))
     cubes = np.load(pool.cubes, mmap_mode="r")
     nm = torch.tensor(WAVELENGTHS, dtype=torch.float64)

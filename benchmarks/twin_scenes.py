@@ -26,13 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from protocol_sources import HSRS_NM as WAVELENGTHS
 from torch import Tensor
 from torch.nn import functional as F
 
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import derive_seed
-from ubf_augment.spectra import resample, rgb_bands
+from ubf_augment.spectra import resample, rgb_bands, sensor
 
 EXPOSURE = (0.55, 2.2)  # scale and gamma that pictures are taken for
 VARIANTS, _LIBRARY = 3, 160  # spectra of a material in one scene, and at most in the library
@@ -113,6 +112,7 @@ MATERIALS = (
     Material("clear water", (), common=-0.3, texture=-1.5),
     Material("turbid water", (), common=-0.3, texture=-1.5),
 )
+WAVELENGTHS = tuple(sensor("hsrs-sc").wavelengths.tolist())
 RGB = list(rgb_bands(WAVELENGTHS))
 _PURE_WATER = {
     380: 0.011, 400: 0.0066, 450: 0.0092, 500: 0.0204, 550: 0.0565, 600: 0.222, 650: 0.34, 700: 0.624, 720: 1.23, 740: 2.4,

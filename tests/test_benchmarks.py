@@ -135,3 +135,21 @@ def test_features_of_a_ramp_by_hand() -> None:
     found = transfer.features(x)
     assert found.shape == (1, 6)
     assert found[0].tolist() == pytest.approx([1.0, 0.5, 0.75**0.5, 0.0, 0.5, 0.0])
+
+
+def test_the_readme_holds_the_table_of_the_stored_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    readme = importlib.import_module("readme")
+    text = (FOLDER.parent / "README.md").read_text()
+    assert readme.filled(text, readme.table()) == text, "run: python benchmarks/readme.py --write"
+    with pytest.raises(ValueError, match="no place for the table"):
+        readme.filled("nothing here", "| a |")
+
+
+def test_a_cell_gives_the_interval_that_judges_the_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    readme = importlib.import_module("readme")
+    row = {"augmentation": "vary", "gain over affine": {"centre": 1.25}, "plain 95 %": "[-1, +3]"}
+    assert readme.cell({**row, "bootstrap 95 %": None}) == "+1.2 [-1, +3]"
+    assert readme.cell({**row, "bootstrap 95 %": "[+0, +2]"}) == "+1.2 [+0, +2]"
+    assert readme.cell({"augmentation": "affine", "accuracy": {"centre": 50, "spread": 2}}) == "50.0 ± 2.0 %"

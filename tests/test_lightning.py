@@ -12,16 +12,20 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import LightningCLI
-from tiny import CLASSES, E, real_batch, tiny_synth
+from made import made_hsrs
+from tiny import CLASSES, NM, E, real_batch, tiny_synth
 from torch import Tensor, nn
 from torchgeo.datamodules import NonGeoDataModule
 from torchgeo.datasets import NonGeoDataset
 
 import ubf_augment
 from ubf_augment.augment import UBFAugment
+from ubf_augment.errors import NoDataError
 from ubf_augment.generators import get_generator
+from ubf_augment.io import write_hsi
 from ubf_augment.lightning import UBFCallback
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.unmixing import fcls
 
 try:
     from torchgeo.tasks import Classification as ClassificationTask  # torchgeo ≥ 0.10
@@ -101,8 +105,6 @@ def test_images_are_normalised_after_augmentation_and_validation_stays_real(tmp_
     assert module.train_aug is before  # given back after fitting
     for batch in model.seen:
         assert batch["is_synthetic"].all()
-        from ubf_augment.unmixing import fcls
-
         a = fcls(2 * batch["image"], E)  # undoes the division by std = 2
         assert torch.equal(a.mean((2, 3)).argmax(1), batch["label"])
     assert model.validated
@@ -315,3 +317,69 @@ def test_lightning_cli(class_path: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert callback.augment is not None
     assert callback.augment.calls == 2
     assert callback.augment.weights == {"vary": 0.5, "generate": 0.5}
+
+
+# ---- data modules of this package
+
+
+def test_hsrs_data_module(tmp_path: Path) -> None:
+    from ubf_augment.datasets import HSRSSC, HSRSSCDataModule
+
+    root = made_hsrs(tmp_path)
+    dm = HSRSSCDataModule(root, batch_size=4, train_size=12, val_size=5)
+    dm.setup("fit")
+    assert (len(dm.train_dataset), len(dm.val_dataset)) == (7, 5)
+    train = torch.stack([HSRSSC(root, train_size=12, val_size=5)[i]["image"] for i in range(7)])
+    torch.testing.assert_close(dm.mean, train.mean((0, 2, 3)))
+    torch.testing.assert_close(dm.std, train.movedim(1, 0).flatten(1).std(1, correction=0))
+    batch = dm.aug({"image": train, "label": torch.arange(7)})  # as torchgeo applies it, on the device
+    torch.testing.assert_close(batch["image"].mean((0, 2, 3)), torch.zeros(48), atol=1e-4, rtol=0)
+    assert [len(b["label"]) for b in dm.train_dataloader()] == [4]  # incomplete batches are dropped
+    assert sum(len(b["label"]) for b in dm.val_dataloader()) == 5
+    test = HSRSSCDataModule(root, train_size=12, val_size=5)
+    test.setup("test")
+    assert len(test.test_dataset) == 12
+    torch.testing.assert_close(test.mean, dm.mean)  # of the training side in every stage
+    assert dm.plot(next(iter(dm.val_dataset))) is not None
+    with pytest.raises(ValueError, match="both mean and std"):
+        HSRSSCDataModule(root, mean=[0.1] * 48)
+
+
+def test_folder_data_module_parts_every_class(tmp_path: Path) -> None:
+    from ubf_augment.datasets import HSIFolderDataModule
+
+    for name, value, count in (("field", 0.25, 10), ("forest", 0.5, 20)):
+        for i in range(count):
+            write_hsi(tmp_path / name / f"{i:02}.tif", torch.full((5, 6, 7), value), NM)
+    dm = HSIFolderDataModule(tmp_path, batch_size=5, mean=[0.0] * 5, std=[0.5] * 5)
+    dm.setup("fit")
+    sides = [dm.train_dataset, dm.val_dataset, dm.test_dataset]
+    assert [torch.bincount(torch.tensor(s.targets)).tolist() for s in sides] == [[7, 14], [1, 2], [2, 4]]
+    names = [{str(f) for f, _ in s.files} for s in sides]
+    assert len(set.union(*names)) == 30
+    again = HSIFolderDataModule(tmp_path)
+    again.setup("test")
+    assert again.test_dataset.files == sides[2].files
+    torch.testing.assert_close(again.mean, torch.full((5,), (7 * 0.25 + 14 * 0.5) / 21))
+    batch = dm.aug({"image": torch.full((2, 5, 6, 7), 0.25), "label": torch.zeros(2, dtype=torch.int64)})
+    assert batch["image"].unique().tolist() == [0.5]
+    with pytest.raises(NoDataError, match="images of 2 classes"):
+        HSIFolderDataModule(tmp_path, test_share=0.99).setup("fit")
+
+
+def test_callback_augments_a_folder_after_which_it_is_normalised(tmp_path: Path) -> None:
+    from ubf_augment.datasets import HSIFolderDataModule
+
+    x, y = real_batch(24, 8)
+    for i in range(24):
+        write_hsi(tmp_path / CLASSES[int(y[i])] / f"{i:02}.tif", x[i], NM)
+    module, model = HSIFolderDataModule(tmp_path, batch_size=6), Recorder()
+    trainer(tmp_path, UBFCallback(synth=tiny_synth(), p=1.0, seed=0)).fit(model, datamodule=module)
+    assert module.train_aug is None  # given back after fitting
+    assert module.mean.shape == (5,)
+    for batch in model.seen:
+        assert batch["is_synthetic"].all()
+        reflectance = batch["image"] * module.std[:, None, None] + module.mean[:, None, None]
+        assert torch.equal(fcls(reflectance, E).mean((2, 3)).argmax(1), batch["label"])
+    assert len(model.validated) == 1
+    assert "is_synthetic" not in model.validated[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from synthesis_toys import NM, abundances, materials
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from ubf_augment import simplex
 from ubf_augment.errors import MissingLabelError, NoDataError, RadiometryError, ShapeError, WavelengthError
@@ -252,8 +253,11 @@ def test_bad_input() -> None:
         read_pictures(Listed(None), (8, 8))
     with pytest.raises(MissingLabelError, match="picture 0 has no label"):
         read_pictures(Listed(("a",), None), (8, 8))
-    with pytest.raises(RadiometryError, match=r"class 'a' is torch\.float32"):
-        read_pictures({"a": [torch.zeros(3, 8, 8)]}, (8, 8))
+    for normalised in (torch.linspace(-1, 1, 192).view(3, 8, 8), torch.full((3, 8, 8), 0.123)):
+        with pytest.raises(RadiometryError, match=r"class 'a' is torch\.float32 and not of displayed values"):
+            read_pictures({"a": [normalised]}, (8, 8))
+    with pytest.raises(RadiometryError, match=r"class 'a' is torch\.int64"):
+        read_pictures({"a": [torch.zeros(3, 8, 8, dtype=torch.int64)]}, (8, 8))
     with pytest.raises(ShapeError, match=r"class 'a' must be \(3, H, W\)"):
         read_pictures({"a": [torch.zeros(8, 8, 3, dtype=torch.uint8)]}, (8, 8))
     with pytest.raises(ShapeError, match="no RGB pictures"):
@@ -268,6 +272,60 @@ def test_bad_input() -> None:
         read_scenes([(torch.full((5, 4, 4), torch.nan), NM)])
     with pytest.raises(RadiometryError, match=r"hyperspectral image 0 is torch\.int64"):
         read_scenes([(torch.ones(5, 4, 4, dtype=torch.int64), NM)])
+
+
+def test_pictures_in_the_forms_of_torchgeo_and_torchvision() -> None:
+    from PIL import Image
+
+    values = torch.arange(192, dtype=torch.uint8).view(3, 8, 8)
+    picture = Image.fromarray(values.movedim(0, -1).numpy())
+
+    class Pairs(Listed):
+        def __getitem__(self, i: int) -> Any:
+            return [(picture, 0), (picture.convert("RGB"), 0)][i]
+
+    for given in (values, values.float(), values.float() / 255, values.double()):
+        assert torch.equal(read_pictures({"a": [given]}, (8, 8)).images[0], values)
+    assert torch.equal(read_pictures(Pairs(("a",)), (8, 8)).images[1], values)
+
+
+class Cubes(Dataset[dict[str, Any]]):
+    """Two images of a data set; the second has a hole."""
+
+    def __init__(self, classes: tuple[str, ...] | None = None, nm: Any = NM) -> None:
+        if classes is not None:
+            self.classes = classes
+        if nm is not None:
+            self.wavelengths = nm
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        image, mask = hsi(6, i).image, torch.ones(6, 6, dtype=torch.bool)
+        mask[0, 0] = i == 0
+        return {"image": image, "mask": mask} | (
+            {"label": torch.tensor(i)} if hasattr(self, "classes") else {}
+        )
+
+
+def test_scenes_from_data_sets() -> None:
+    scenes, nm = read_scenes(Cubes(("Field", "Lake")))
+    assert [s.label for s in scenes] == ["Field", "Lake"]
+    assert nm.tolist() == list(NM)
+    assert torch.equal(scenes[1].image, hsi(6, 1).image)
+    assert [len(s.pixels) for s in scenes] == [36, 35]
+    part, _ = read_scenes(Subset(Cubes(), [1]))
+    assert [(s.label, s.name) for s in part] == [("Cubes", "Cubes 0")]
+    both, _ = read_scenes([Cubes(), hsi(6, 3)], ["A", None])
+    assert [s.label for s in both] == ["A", "A", None]
+    fewer, grid = read_scenes([Cubes(), Cubes(("a", "b"))], wavelengths=NM[1:4])
+    assert fewer[3].image.shape == (3, 6, 6)
+    assert grid.tolist() == list(NM[1:4])
+    with pytest.raises(WavelengthError, match=r"Cubes names no wavelengths: set data\.wavelengths"):
+        read_scenes(Cubes(nm=None))
+    with pytest.raises(ShapeError, match="no hyperspectral images"):
+        read_scenes(Subset(Cubes(), []))
 
 
 @pytest.mark.parametrize("count", [1, 0, -3])

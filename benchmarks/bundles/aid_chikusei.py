@@ -56,7 +56,7 @@ def main() -> None:
         [hsi], pictures(args.data / "rgb" / "aid150"), hsi_labels=["Chikusei"], workdir=args.workdir,
         fabric=make_fabric(precision=args.precision), num_endmembers=6, size=(64, 64), restarts=4, pull=1e-3,
         rgb_scale=RGB_SCALE, rgb_gamma=RGB_GAMMA, unmixing_steps=args.unmixing_steps,
-        unmixing_options={"endmember_lr": 2e-3}, generator_config={"whiten": 0.25},
+        unmixing_options={"endmember_lr": 2e-3}, generator_config={"whiten": 0.25, "steps": 5, "guidance": 1.0},
         generator_steps=args.steps, generator_batch_size=64, seed=args.seed,
         generator_options={"lr": 1e-3, "warmup": 100, "codec_steps": args.codec_steps, "ema_decay": 0.999},
         card={

@@ -41,6 +41,8 @@ GENERATOR = {
     "layers": 1,
     "attention": (1,),
     "dropout": 0.1,
+    "steps": 8,
+    "guidance": 1.0,
 }
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ubf_augment.bundle import check_target
-from ubf_augment.cli.inputs import PictureFolder, ReadOptions, as_list, read_scenes, split_names
+from ubf_augment.cli.inputs import ReadOptions, as_list, read_scenes, split_names
 from ubf_augment.cli.output import say
+from ubf_augment.datasets import PictureFolder
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.pipeline import FitSettings
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ubf_augment.datasets import HSIFolder
-from ubf_augment.errors import HSIReadError, NoDataError, RadiometryError, UnknownClassError
+from ubf_augment.datasets.pictures import class_folders
+from ubf_augment.errors import NoDataError
 from ubf_augment.io import HSI, list_hsi, read_hsi
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class ReadOptions:
         nodata: stored value that marks missing data.
         drop_bands: 0-based bands to leave out, or bad for those of the file's bad band list.
         sort_bands: order the bands by wavelength.
+        sensor: name of a packaged sensor (enmap, sentinel-2, …: see `spectra.list_sensors`) or CSV file of its bands; fills
+            in what the files do not say.
     """
 
     scale: float | None = None
@@ -43,6 +42,7 @@ class ReadOptions:
     nodata: float | None = None
     drop_bands: list[int] | Literal["bad"] | None = None
     sort_bands: bool = False
+    sensor: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `read_hsi` and `HSIFolder`."""
@@ -55,6 +55,7 @@ class ReadOptions:
             "nodata": self.nodata,
             "drop_bands": self.drop_bands,
             "sort_bands": self.sort_bands,
+            "sensor": self.sensor,
         }
 
 
@@ -145,99 +146,3 @@ def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
             f"{len(first.wavelengths)}: give images of one sensor at a time"
         )
     return [s.image for s in scenes], first.wavelengths, first.meta.get("fwhm")
-
-
-def class_folders(root: Path) -> list[Path]:
-    """Subfolders, sorted by name, hidden ones left out.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}" + (": it is a file" if root.exists() else ""))
-    return sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
-
-
-class PictureFolder(Dataset[dict[str, Any]]):
-    """RGB pictures ``root/<class>/<file>`` of one or several roots, uint8 (3, H, W), read when asked for.
-
-    Folders of the same name in several roots make one class.
-
-    Args:
-        roots: folders of class folders.
-        classes: those to take; all by default.
-        per_class: at most so many pictures of each class.
-
-    Attributes:
-        classes: names in label order.
-        files: (path, label) of each picture.
-        targets: the labels.
-
-    Raises:
-        FileNotFoundError: if a root does not exist.
-        HSIReadError: if a root has no class folders, or a class no pictures.
-        UnknownClassError: if one of ``classes`` has no folder.
-    """
-
-    def __init__(
-        self, roots: Sequence[Path], classes: Sequence[str] | None = None, per_class: int | None = None
-    ) -> None:
-        found: dict[str, list[Path]] = {}
-        for root in roots:
-            folders = class_folders(root.expanduser())
-            if not folders:
-                raise HSIReadError(
-                    f"{root} has no class folders: put the pictures of each class into {root}/<class>/"
-                )
-            for folder in folders:
-                files = (f for f in folder.iterdir() if f.suffix.lower() in _PICTURES and f.is_file())
-                found.setdefault(folder.name, []).extend(sorted(files, key=_natural))
-        if missing := [c for c in classes or () if c not in found]:
-            raise UnknownClassError(f"no folder {missing[0]!r}; there are {', '.join(sorted(found))}")
-        self.classes = tuple(classes) if classes is not None else tuple(sorted(found))
-        if empty := [c for c in self.classes if not found[c]]:
-            raise HSIReadError(f"class {empty[0]!r} holds no pictures: looked for {', '.join(_PICTURES)}")
-        self.files = [(f, k) for k, c in enumerate(self.classes) for f in found[c][:per_class]]
-        self.targets = [k for _, k in self.files]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """Read one picture.
-
-        Raises:
-            HSIReadError: if the file is no readable picture.
-        """
-        file, label = self.files[i]
-        return {"image": read_picture(file), "label": label}
-
-
-def read_picture(path: Path) -> Tensor:
-    """One picture as uint8 (3, H, W), channels red, green, blue.
-
-    Raises:
-        HSIReadError: if the file is no readable picture.
-        RadiometryError: if it has more than 8 bits per channel, which have no known scale.
-    """
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, array = image.mode, np.array(image.convert("RGB"))
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make the decoders fail in many ways
-        raise HSIReadError(f"{path} is no readable picture ({error}): replace or remove it") from error
-    if mode.startswith(("I", "F")):  # converting would clip at 255
-        raise RadiometryError(
-            f"{path} holds values of another type than 8 bits ({mode}): convert it to 8 bits"
-        )
-    return torch.from_numpy(array).movedim(-1, 0).contiguous()
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that counts numbers: scene_2 before scene_10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ubf_augment.errors import BandCountError, HSIReadError, UnknownClassError, WavelengthError
 from ubf_augment.io import list_hsi, read_hsi
-from ubf_augment.spectra import Wavelengths, rgb_bands
+from ubf_augment.spectra import Sensor, Wavelengths, rgb_bands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +39,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         sort_bands: order the bands by wavelength.
         on_nodata: ``"raise"``, or ``"mask"``: missing pixels are 0, and samples have a ``"mask"`` (H, W)
             bool.
+        sensor: fills in what the files do not say, see `read_hsi`.
         recursive: look into subfolders of the class folders too.
         transforms: applied to each sample.
 
@@ -78,6 +80,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         drop_bands: Iterable[int] | Literal["bad"] | None = None,
         sort_bands: bool = False,
         on_nodata: Literal["raise", "mask"] = "raise",
+        sensor: Sensor | str | os.PathLike[str] | None = None,
         recursive: bool = False,
         transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         self._options: dict[str, Any] = {
             "wavelengths": wavelengths, "scale": scale, "key": key, "layout": layout, "size": size,
             "nodata": nodata, "drop_bands": drop_bands, "sort_bands": sort_bands, "on_nodata": on_nodata,
+            "sensor": sensor,
         }  # fmt: skip
         self.classes = self._find_classes(classes)
         self.files = [
@@ -134,6 +138,17 @@ class HSIFolder(Dataset[dict[str, Any]]):
             sample["mask"] = hsi.mask
         return sample if self.transforms is None else self.transforms(sample)
 
+    def subset(self, rows: Sequence[int]) -> HSIFolder:
+        """The same data set with some of its files.
+
+        Args:
+            rows: which, in the order wanted.
+        """
+        part = copy.copy(self)
+        part.files = [self.files[i] for i in rows]
+        part.targets = [self.targets[i] for i in rows]
+        return part
+
     def plot(self, sample: dict[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Show a sample in pseudo-RGB and some of its spectra.
 
@@ -154,7 +169,7 @@ def plot_sample(
     """Draw pseudo-RGB (stretched to the 2nd and 98th percentile) and spectra of a few pixels.
 
     Args:
-        sample: with ``"image"`` (C, H, W), ``"label"`` and perhaps ``"prediction"``.
+        sample: with ``"image"`` (C, H, W), and perhaps ``"label"`` and ``"prediction"``.
         wavelengths: (C,) nm.
         classes: names for the title; none if None.
         suptitle: title of the figure.
@@ -171,11 +186,14 @@ def plot_sample(
     few = image.flatten(1)[:, :: max(1, image[0].numel() // 8)]
     right.plot(wavelengths.numpy(), few.numpy(), lw=0.8)
     right.set(xlabel="wavelength in nm", ylabel="reflectance")
-    if classes is not None:
-        title = classes[int(sample["label"])]
-        if "prediction" in sample:
-            title += f"\npredicted: {classes[int(sample['prediction'])]}"
-        left.set_title(title)
+    if classes is not None and "label" in sample:
+        left.set_title(title_of(sample, classes))
     if suptitle is not None:
         figure.suptitle(suptitle)
     return figure
+
+
+def title_of(sample: dict[str, Any], classes: Sequence[str]) -> str:
+    """Name of a sample's class, and of the one predicted."""
+    title = classes[int(sample["label"])]
+    return f"{title}\npredicted: {classes[int(sample['prediction'])]}" if "prediction" in sample else title

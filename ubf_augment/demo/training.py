@@ -15,13 +15,12 @@ from ubf_augment.classification import LabelledImages, Recipe, affine, predict, 
 from ubf_augment.datasets import IndianPines
 from ubf_augment.synthesis import HSISynthesizer
 
-_SAMPLING = {"steps": 8, "guidance": 1.0}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "vary, p = 0.5": {"strategy": "vary", "p": 0.5},
-    "generate, p = 0.25": {"strategy": "generate", "p": 0.25, "sample_options": _SAMPLING},
+    "generate, p = 0.25": {"strategy": "generate", "p": 0.25},
     "fuse, p = 0.5": {"strategy": "fuse", "p": 0.5},
     "generate and fuse and vary, p = 0.5": {
-        "strategy": {"generate": 1.0, "fuse": 1.0, "vary": 1.0}, "p": 0.5, "sample_options": _SAMPLING,
+        "strategy": {"generate": 1.0, "fuse": 1.0, "vary": 1.0}, "p": 0.5,
     },
 }  # fmt: skip
 """Name → arguments of `UBFAugment`: what the validation side chooses from."""

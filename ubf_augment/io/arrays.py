@@ -35,7 +35,7 @@ def read_arrays(
     """
     pattern = _check_layout(layout, size)
     shapes, load = _open(path)
-    key = _choose(path, shapes, key, 2 if "(" in pattern else 3)
+    key = choose_array(path, shapes, key, 2 if "(" in pattern else 3)
     values = _to_chw(load(key), pattern, size, f"{path.name}[{key!r}]")
     if wavelengths is not None:
         _known(path, shapes, wavelengths, "the wavelengths")
@@ -72,10 +72,11 @@ def _open(path: Path) -> tuple[dict[str, tuple[int, ...]], Loader]:
     except MemoryError:
         raise
     except Exception as error:  # the readers fail in many ways on damaged files
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> HSIReadError:
+def damaged(path: Path, error: Exception) -> HSIReadError:
+    """What to say of a file that its reader cannot make sense of."""
     return HSIReadError(
         f"cannot read {path} ({type(error).__name__}: {error}): the file is truncated, damaged, or not what "
         f"its ending {path.suffix} says; copy or download it again"
@@ -92,13 +93,13 @@ def _open_mat5(path: Path) -> tuple[dict[str, tuple[int, ...]], Loader]:
         try:
             return np.asarray(loadmat(path, variable_names=[key])[key])
         except Exception as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
     return shapes, load
 
 
-def _open_hdf5(path: Path) -> tuple[dict[str, tuple[int, ...]], Loader]:
-    """MATLAB v7.3: HDF5 with the axes reversed, so that they are turned back here."""
+def hdf5_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the numeric arrays of a MATLAB v7.3 file, in MATLAB's order of axes (HDF5 reverses it)."""
     import h5py
 
     shapes: dict[str, tuple[int, ...]] = {}
@@ -109,18 +110,29 @@ def _open_hdf5(path: Path) -> tuple[dict[str, tuple[int, ...]], Loader]:
 
     with h5py.File(path) as file:
         file.visititems(visit)
+    return shapes
+
+
+def _open_hdf5(path: Path) -> tuple[dict[str, tuple[int, ...]], Loader]:
+    """MATLAB v7.3: HDF5 with the axes reversed, so that they are turned back here."""
+    import h5py
 
     def load(key: str) -> Array:
         try:
             with h5py.File(path) as file:
                 return np.asarray(file[key]).transpose()
         except Exception as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
-    return shapes, load
+    return hdf5_shapes(path), load
 
 
-def _choose(path: Path, shapes: Mapping[str, tuple[int, ...]], key: str | None, axes: int) -> str:
+def choose_array(path: Path, shapes: Mapping[str, tuple[int, ...]], key: str | None, axes: int) -> str:
+    """The array named ``key``, or the one with so many axes.
+
+    Raises:
+        HSIReadError: if there is none, or several could be meant; the message lists the arrays.
+    """
     if key is not None:
         return _known(path, shapes, key, "the image")
     candidates = [k for k, shape in shapes.items() if len(shape) == axes and min(shape, default=0) > 1]

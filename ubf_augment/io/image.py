@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,8 @@ from ubf_augment.errors import (
 from ubf_augment.io.arrays import SUFFIXES, read_arrays
 from ubf_augment.io.raster import read_raster
 from ubf_augment.io.stored import Array, BandCentres, Stored
-from ubf_augment.spectra import check_wavelengths
+from ubf_augment.spectra import Sensor, check_wavelengths
+from ubf_augment.spectra import sensor as find_sensor
 
 PathLike = str | os.PathLike[str]
 
@@ -88,6 +89,7 @@ def read_hsi(
     drop_bands: Iterable[int] | Literal["bad"] | None = None,
     sort_bands: bool = False,
     on_nodata: Literal["raise", "mask"] = "raise",
+    sensor: Sensor | PathLike | None = None,
 ) -> HSI:
     """Read a hyperspectral image as float32 reflectance (C, H, W).
 
@@ -110,6 +112,8 @@ def read_hsi(
         sort_bands: order the bands by wavelength; otherwise unsorted bands are refused.
         on_nodata: ``"raise"``, or ``"mask"``: a pixel with missing data in any band is 0 in all and False in
             the mask.
+        sensor: fills in what neither the call nor the file says: a `spectra.Sensor`, the name of a packaged one, or a CSV
+            file. Its bad bands are left out, its scale is for whole numbers, and bands are sorted.
 
     Returns:
         The image; ``meta["bands"]`` says which band of the file each band is.
@@ -148,6 +152,9 @@ def read_hsi(
         stored = read_raster(path)
     if stored.values.size == 0:
         raise HSIReadError(f"{path} holds an empty image of shape {stored.values.shape}")
+    if sensor is not None:
+        stored = _filled_in(stored, find_sensor(sensor), path.name)
+        drop_bands, sort_bands = "bad" if drop_bands is None else drop_bands, True
     bands, nm = _bands(stored, given, drop_bands, sort_bands, path.name)
     image, mask = _reflectance(stored, bands, scale, nodata, on_nodata, path.name)
     meta = stored.meta | {"path": str(path), "dtype": stored.values.dtype.name, "bands": tuple(bands)}
@@ -198,6 +205,29 @@ def _existing(path: PathLike) -> Path:
         )
         raise FileNotFoundError(f"no file {path}{near}")
     return path
+
+
+def _filled_in(stored: Stored, sensor: Sensor, where: str) -> Stored:
+    """What the file says, and where it says nothing, what the sensor knows."""
+    count = len(stored.values)
+    if len(sensor.wavelengths) != count:
+        raise BandCountError(
+            f"{where} has {count} bands, sensor {sensor.name!r} {len(sensor.wavelengths)}: if the file holds some of them, "
+            "pass the sensor with .select([…]) or .between(low, high)"
+        )
+    scaled = stored.gain is None and sensor.scale is not None and stored.values.dtype.kind in "iu"
+    return replace(
+        stored,
+        wavelengths=sensor.wavelengths.numpy() if stored.wavelengths is None else stored.wavelengths,
+        fwhm=sensor.fwhm.numpy() if stored.fwhm is None and sensor.fwhm is not None else stored.fwhm,
+        gain=np.full(count, sensor.scale) if scaled else stored.gain,
+        offset=np.full(count, sensor.offset) if scaled else stored.offset,
+        nodata=np.full(count, sensor.nodata)
+        if stored.nodata is None and sensor.nodata is not None
+        else stored.nodata,
+        bad_bands=list(sensor.bad_bands) if stored.bad_bands is None else stored.bad_bands,
+        meta=stored.meta | {"sensor": sensor.name},
+    )
 
 
 def _bands(

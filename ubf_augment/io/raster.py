@@ -30,23 +30,34 @@ def quiet_rasterio() -> Iterator[Any]:
         yield rasterio
 
 
-def read_raster(path: Path) -> Stored:
-    """Read a raster file; for ENVI either the header or the data file may be named.
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """Open a raster file as a rasterio dataset, of ENVI by its header or its data file.
 
     Raises:
-        HSIReadError: if the file is no raster, is truncated, or holds no bands.
+        HSIReadError: if the file is no raster, is truncated, or holds no bands; also for errors while it is read.
     """
     source = _envi_data(path) if path.suffix.lower() == ".hdr" else path
     with quiet_rasterio() as rasterio:
         try:
             with rasterio.open(source) as dataset:
                 _check_complete(dataset, source)
-                return _read(dataset, source)
+                yield dataset
         except rasterio.errors.RasterioError as error:
             raise HSIReadError(
                 f"cannot read {source} as an image ({error}): the file is truncated, damaged, or not a "
                 "raster; copy or download it again"
             ) from error
+
+
+def read_raster(path: Path) -> Stored:
+    """Read a raster file; for ENVI either the header or the data file may be named.
+
+    Raises:
+        HSIReadError: as `open_raster`.
+    """
+    with open_raster(path) as dataset:
+        return _read(dataset, Path(dataset.name))
 
 
 def _read(dataset: Any, path: Path) -> Stored:

@@ -53,10 +53,25 @@ class ImageSource:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        item = self.images[index]
+        return self.parts(self.images[index], index)
+
+    def parts(self, item: Any, index: int) -> Item:
+        """Image and label of an item that was read; of a PIL picture, uint8 (3, H, W).
+
+        Args:
+            item: what the data set gave.
+            index: its number.
+
+        Raises:
+            ShapeError: if it holds no image (C, H, W).
+        """
         image, label = _parts(item)
         if self.labels is not None:
             label = self.labels[index]
+        if hasattr(image, "convert"):
+            from torchvision.transforms.functional import pil_to_tensor
+
+            image = pil_to_tensor(image.convert("RGB"))
         if not isinstance(image, Tensor) or image.ndim != 3:
             shape = tuple(getattr(image, "shape", ())) or type(image).__name__
             raise ShapeError(f"image {index} must be a tensor (C, H, W), got {shape}")

@@ -170,7 +170,7 @@ class HSISynthesizer(Unmixer):
     @classmethod
     def fit(
         cls,
-        hsis: Sequence[HSI | tuple[Tensor, Wavelengths]],
+        hsis: Sequence[HSI | tuple[Tensor, Wavelengths]] | Any,
         rgb: Pictures | None,
         settings: FitSettings | None = None,
         *,
@@ -187,9 +187,10 @@ class HSISynthesizer(Unmixer):
         `synthesis.pipeline`.
 
         Args:
-            hsis: hyperspectral images, `HSI` or (image (C, H, W) in reflectance, wavelengths).
+            hsis: hyperspectral images, `HSI` or (image (C, H, W) in reflectance, wavelengths); or a data set with
+                ``wavelengths``, such as `datasets.Chikusei`, or a list of some.
             rgb: class name → pictures, uint8 (N, 3, H, W) or a list of (3, H, W); or a data set of labelled
-                pictures with ``classes``; None for HSIs alone.
+                pictures with ``classes``, such as `datasets.AID` or torchgeo's RESISC45; None for HSIs alone.
             settings: sizes, steps, seeds.
             hsi_labels: class of each HSI; one that is None makes a class of its own, by the name of its file.
             workdir: where every stage leaves what it did; the same call goes on from there after an

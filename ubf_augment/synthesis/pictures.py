@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
-from ubf_augment.errors import MissingLabelError, RadiometryError, ShapeError
+from ubf_augment.errors import MissingLabelError, RadiometryError, ShapeError, WavelengthError
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from ubf_augment.io import HSI
 
 Pictures: TypeAlias = Any
-"""Class name → uint8 (N, 3, H, W) or a list of (3, H, W); or a labelled data set with ``classes``."""
+"""Class name → uint8 (N, 3, H, W) or a list of (3, H, W); or a labelled data set with ``classes``, as those of torchgeo and
+torchvision: uint8, floats that hold displayed values in 0…255 or 0…1, or PIL images."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def read_pictures(
         seed: of random windows.
 
     Raises:
-        RadiometryError: if pictures are not uint8.
+        RadiometryError: if pictures are neither uint8 nor displayed values as floats.
         ShapeError: if they are not (3, H, W), or there are none.
         MissingLabelError: if a data set has no classes.
 
@@ -146,11 +148,19 @@ def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any]:
 
 
 def _check_picture(picture: Tensor, name: str) -> Tensor:
+    """A picture (3, H, W) as uint8; floats of whole numbers up to 255, or of steps of 1/255 up to one, are converted exactly."""
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise ShapeError(f"a picture of class {name!r} must be (3, H, W), got {tuple(picture.shape)}")
+    if picture.is_floating_point():
+        for factor in (1, 255):  # torchgeo keeps 0…255, torchvision's ToTensor gives 0…1
+            values = picture * factor
+            whole = values.round()
+            if bool(((values - whole).abs() < 1e-3).all()) and bool(((whole >= 0) & (whole <= 255)).all()):
+                return whole.to(torch.uint8)
     if picture.dtype != torch.uint8:
         raise RadiometryError(
-            f"a picture of class {name!r} is {picture.dtype}: give displayed values as uint8, 0 to 255"
+            f"a picture of class {name!r} is {picture.dtype} and not of displayed values: give uint8 from 0 to 255, or floats "
+            "of the same steps (no normalisation, no resizing before)"
         )
     return picture
 
@@ -175,11 +185,18 @@ def _windows(
 
 
 def read_scenes(
-    hsis: Sequence[HSI | tuple[Tensor, Wavelengths]],
+    hsis: Sequence[HSI | tuple[Tensor, Wavelengths]] | Any,
     labels: Sequence[str | None] | None = None,
     wavelengths: Wavelengths | None = None,
 ) -> tuple[list[Scene], Tensor]:
     """Bring hyperspectral images to one wavelength grid: that of ``wavelengths``, or of the first image.
+
+    Args:
+        hsis: images; or a data set with ``wavelengths``, or several of them in a list, whose samples have an ``"image"``, and
+            perhaps a ``"mask"`` and a ``"label"`` (with ``classes``). Images of a data set without labels make one class of
+            the data set's name.
+        labels: class of each image, or None; those of a data set are its own.
+        wavelengths: of the grid, in nm.
 
     Raises:
         ShapeError: if there are no images, or labels are not one per image.
@@ -190,26 +207,58 @@ def read_scenes(
     >>> scenes[0].label, nm.tolist()
     ('field', [490.0, 560.0, 665.0])
     """
-    if not len(hsis):
+    parts: list[Any] = [hsis] if _is_data_set(hsis) else list(hsis)
+    if sum(len(p) if _is_data_set(p) else 1 for p in parts) == 0:
         raise ShapeError("there are no hyperspectral images: give at least one")
-    if labels is not None and len(labels) != len(hsis):
+    if labels is not None and len(labels) != len(parts):
         raise ShapeError(
-            f"{len(labels)} labels for {len(hsis)} hyperspectral images: give one per image, or None"
+            f"{len(labels)} labels for {len(parts)} hyperspectral images: give one per image, or None"
         )
     grid = None if wavelengths is None else check_wavelengths(wavelengths)
-    scenes = []
-    for i, hsi in enumerate(hsis):
-        meta: dict[str, Any] = {}
-        if isinstance(hsi, tuple):
-            image, nm = hsi[0], check_wavelengths(hsi[1], hsi[0].shape[0], f"hyperspectral image {i}")
-            mask = torch.ones(image.shape[1:], dtype=torch.bool)
-        else:
-            image, nm, mask, meta = hsi.image, hsi.wavelengths, hsi.mask, dict(hsi.meta)
-        check_reflectance(image, len(nm), where=f"hyperspectral image {i}")
-        grid = nm if grid is None else grid
-        if len(nm) != len(grid) or not torch.allclose(nm, grid, atol=0.01):
-            image = resample(image, nm, grid)
-        name = Path(str(meta["path"])).stem if "path" in meta else f"hsi-{i}"
-        scenes.append(Scene(image.float(), mask, name, None if labels is None else labels[i], meta))
+    scenes: list[Scene] = []
+    for k, part in enumerate(parts):
+        own = None if labels is None else labels[k]
+        for scene, nm in _scenes_of(part, own) if _is_data_set(part) else [_scene_of(part, own, len(scenes))]:
+            check_reflectance(scene.image, len(nm), where=f"hyperspectral image {len(scenes)}")
+            grid = nm if grid is None else grid
+            same = len(nm) == len(grid) and torch.allclose(nm, grid, atol=0.01)
+            image = scene.image if same else resample(scene.image, nm, grid)
+            scenes.append(replace(scene, image=image.float()))
     assert grid is not None
     return scenes, grid
+
+
+def _is_data_set(hsis: Any) -> bool:
+    return isinstance(hsis, Dataset)
+
+
+def _scene_of(hsi: HSI | tuple[Tensor, Wavelengths], label: str | None, number: int) -> tuple[Scene, Tensor]:
+    """One image and its wavelengths."""
+    if isinstance(hsi, tuple):
+        nm = check_wavelengths(hsi[1], hsi[0].shape[0], f"hyperspectral image {number}")
+        return Scene(hsi[0], torch.ones(hsi[0].shape[1:], dtype=torch.bool), f"hsi-{number}", label), nm
+    name = Path(str(hsi.meta["path"])).stem if "path" in hsi.meta else f"hsi-{number}"
+    return Scene(hsi.image, hsi.mask, name, label, dict(hsi.meta)), hsi.wavelengths
+
+
+def _scenes_of(data: Any, label: str | None) -> Iterator[tuple[Scene, Tensor]]:
+    """The images of a data set and their wavelengths."""
+    own: Any = data
+    while not hasattr(own, "wavelengths") and hasattr(own, "dataset"):  # a Subset
+        own = own.dataset
+    if not hasattr(own, "wavelengths"):
+        raise WavelengthError(
+            f"{type(own).__name__} names no wavelengths: set data.wavelengths to its band centres in nm, or give (image, "
+            "wavelengths) pairs"
+        )
+    nm = check_wavelengths(own.wavelengths, where=type(own).__name__)
+    source = ImageSource(data)
+    names = source.classes
+    for i in range(len(source)):
+        sample = data[i]
+        image, number = source.parts(sample, i)
+        mask = sample.get("mask") if isinstance(sample, Mapping) else None
+        if mask is None:
+            mask = torch.ones(image.shape[1:], dtype=torch.bool)
+        known = names[int(number)] if names is not None and number is not None else type(own).__name__
+        yield Scene(image, mask, f"{type(own).__name__} {i}", label or known), nm

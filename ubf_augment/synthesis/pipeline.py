@@ -116,7 +116,7 @@ class FitSettings:
 
 def run(
     cls: type[S],
-    hsis: Sequence[HSI | tuple[Tensor, Wavelengths]],
+    hsis: Sequence[HSI | tuple[Tensor, Wavelengths]] | Any,
     rgb: Pictures | None,
     settings: FitSettings,
     *,
