@@ -47,7 +47,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:  # raised by other code, with a message of its own
             raise
-        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno)}") from error
+        raise type(error)(f"cannot write {path}: {error.strerror}") from error
     finally:
         aside.unlink(missing_ok=True)
 

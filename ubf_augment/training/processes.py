@@ -29,7 +29,7 @@ def make_fabric(**options: Any) -> Fabric:
     1
     """
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.strategies.ddp import DDPStrategy
 
     options = {"accelerator": "auto", "devices": 1, "num_nodes": 1, **options}
     if options["num_nodes"] > 1 or (isinstance(options["devices"], int) and options["devices"] > 1):
