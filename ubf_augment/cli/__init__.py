@@ -5,13 +5,14 @@ Each command lives in a module of its own, which is only imported when that comm
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ubf_augment.errors import UBFError
+from ubf_augment.errors import OtherProcessError, UBFError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -21,7 +22,7 @@ COMMANDS = {
     "adapt": "bring a bundle to another sensor, from some of its images",
     "pretrain": "train a network to read abundances, without labels, to start a classifier from",
     "distill": "teach a copy of a bundle to draw with few evaluations of its network",
-    "sample": "write labelled synthetic images as GeoTIFFs",
+    "sample": "write labelled synthetic images as GeoTIFFs, or as tar shards",
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",
 }
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = [*(sys.argv[1:] if argv is None else argv)]  # "list" is a submodule here
     debug = "--debug" in words
-    words = [w for w in words if w != "--debug"]
+    words = [re.sub(r"^--[\w.-]+", _underscored, w) for w in words if w != "--debug"]
     parser, functions = build_parser(words)
     try:
         options = parser.parse_args(words)
@@ -53,8 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen.pop("config", None)
         functions[options.command](**chosen)
     except KeyboardInterrupt:
-        print("ubf: interrupted; the same command goes on from here", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # said once by the processes of a machine
+            print("ubf: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except OtherProcessError:  # said by the first process, which its launcher kills if this code were another
+        return 0
     except (UBFError, ValueError, OSError, ModuleNotFoundError, TypeError) as error:
         if debug or (type(error) is TypeError and "unexpected keyword argument" not in str(error)):
             raise
@@ -91,6 +95,11 @@ def build_parser(words: Sequence[str] = ()) -> tuple[ArgumentParser, dict[str, C
             child.add_function_arguments(functions[name], skip=set(positional))
         commands.add_subcommand(name, child, help=summary)
     return parser, functions
+
+
+def _underscored(option: re.Match[str]) -> str:
+    """--num-nodes is --num_nodes."""
+    return "--" + option[0][2:].replace("-", "_")
 
 
 def _flags(error: Exception, chosen: Mapping[str, Any]) -> str:
