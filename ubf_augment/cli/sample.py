@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ubf_augment.cli.inputs import split_names
 from ubf_augment.cli.output import bar, say
 from ubf_augment.errors import UnknownClassError
 from ubf_augment.io import write_hsi
-from ubf_augment.seeding import derive_seed
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.synthesis.drawing import draw_numbered, draw_sheet, sample_seed
 
 POSITIONAL: dict[str, dict[str, Any]] = {
     "bundle": {"type": str, "help": "packaged name, directory, or Hugging Face Hub id"}
@@ -74,24 +73,14 @@ def run(
     _write_manifest(out, facts, entries)
     with bar(batches, len(batches), "drawing") as shown:
         for batch in shown:
-            _, x = _draw(synth, batch, seed, residual, options or {})
+            _, x = draw_numbered(synth, batch, seed, residual=residual, **(options or {}))
             for (name, i), image in zip(batch, x, strict=True):
                 write_hsi(out / _file(name, i), image, synth.wavelengths, scale=scale)
-    entries |= {_file(n, i): {"class": n, "index": i, "seed": _seed(seed, n, i)} for n, i in wanted}
+    entries |= {_file(n, i): {"class": n, "index": i, "seed": sample_seed(seed, n, i)} for n, i in wanted}
     _write_manifest(out, facts, {file: e for file, e in entries.items() if (out / file).is_file()})
     if sheet:
         _draw_sheet(synth, names[:12], min(num, 5), seed, residual, options or {}, out)
     say(f"{len(wanted)} images of {len(names)} classes in {out}")
-
-
-def _draw(
-    synth: HSISynthesizer, items: list[tuple[str, int]], seed: int, residual: bool, options: Mapping[str, Any]
-) -> tuple[Tensor, Tensor]:
-    """Abundances and images, each from a generator of its own."""
-    y = [name for name, _ in items] if synth.classes else None
-    generators = [torch.Generator().manual_seed(_seed(seed, name, i)) for name, i in items]
-    a = synth.sample_abundances(y, n=None if y else len(items), generator=generators, **options)
-    return a.cpu(), synth.mix(a, y, residual=residual, generator=generators).cpu()
 
 
 def _draw_sheet(
@@ -104,9 +93,8 @@ def _draw_sheet(
     out: Path,
 ) -> None:
     """The first images of the classes, abundances and spectra."""
-    from ubf_augment.report import draw_sheet
-
-    a, x = _draw(synth, [(name, i) for name in names for i in range(count)], seed, residual, options)
+    items = [(name, i) for name in names for i in range(count)]
+    a, x = draw_numbered(synth, items, seed, residual=residual, **options)
     draw_sheet(synth, a, x, names, note=f"seed {seed}", path=out / "samples.png")
 
 
@@ -124,11 +112,6 @@ def _file(name: str, i: int) -> str:
     """Path below the output directory; a class may be called AID/Forest."""
     flat = name.replace("/", "_").replace("\\", "_")
     return f"{flat}/{flat}-{i:05d}.tif"
-
-
-def _seed(seed: int, name: str, i: int) -> int:
-    """A seed of (seed, class name, i): other classes in the call do not matter."""
-    return derive_seed(seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"), i)
 
 
 def _fingerprint(synth: HSISynthesizer) -> str:

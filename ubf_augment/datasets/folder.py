@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from ubf_augment.errors import BandCountError, HSIReadError, UnknownClassError, WavelengthError
 from ubf_augment.io import list_hsi, read_hsi
-from ubf_augment.spectra import Wavelengths, rgb_bands
+from ubf_augment.plotting import plot_sample
+from ubf_augment.spectra import Wavelengths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,7 +136,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         return sample if self.transforms is None else self.transforms(sample)
 
     def plot(self, sample: dict[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Show a sample in pseudo-RGB and some of its spectra.
+        """Show a sample in pseudo-RGB and some of its spectra, see `report.plot_sample`.
 
         Args:
             sample: of this data set; a ``"prediction"`` in it is named too.
@@ -143,39 +144,3 @@ class HSIFolder(Dataset[dict[str, Any]]):
             suptitle: title of the figure.
         """
         return plot_sample(sample, self.wavelengths, self.classes if show_titles else None, suptitle)
-
-
-def plot_sample(
-    sample: dict[str, Any],
-    wavelengths: Tensor,
-    classes: Sequence[str] | None = None,
-    suptitle: str | None = None,
-) -> Figure:
-    """Draw pseudo-RGB (stretched to the 2nd and 98th percentile) and spectra of a few pixels.
-
-    Args:
-        sample: with ``"image"`` (C, H, W), ``"label"`` and perhaps ``"prediction"``.
-        wavelengths: (C,) nm.
-        classes: names for the title; none if None.
-        suptitle: title of the figure.
-    """
-    from matplotlib.figure import Figure
-
-    image = sample["image"].detach().cpu().float()
-    rgb = image[list(rgb_bands(wavelengths))].permute(1, 2, 0)
-    low, high = torch.quantile(rgb.flatten()[:: max(1, rgb.numel() // 100_000)], torch.tensor([0.02, 0.98]))
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    left.imshow(((rgb - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).numpy())
-    left.set_axis_off()
-    few = image.flatten(1)[:, :: max(1, image[0].numel() // 8)]
-    right.plot(wavelengths.numpy(), few.numpy(), lw=0.8)
-    right.set(xlabel="wavelength in nm", ylabel="reflectance")
-    if classes is not None:
-        title = classes[int(sample["label"])]
-        if "prediction" in sample:
-            title += f"\npredicted: {classes[int(sample['prediction'])]}"
-        left.set_title(title)
-    if suptitle is not None:
-        figure.suptitle(suptitle)
-    return figure

@@ -6,9 +6,17 @@ figure. Figures are matplotlib objects without pyplot's global state; ``path`` w
 its suffix says.
 """
 
-from ubf_augment.report.display import Display, pseudo_rgb
-from ubf_augment.report.figures import abundance_grid, endmember_plot, image_grid, spectra_plot
-from ubf_augment.report.sheets import comparison_sheet, draw_sheet, sample_sheet
+from ubf_augment.plotting import (
+    Display,
+    abundance_grid,
+    comparison_sheet,
+    endmember_plot,
+    image_grid,
+    plot_sample,
+    pseudo_rgb,
+    spectra_plot,
+)
+from ubf_augment.synthesis.drawing import draw_sheet, sample_sheet
 
 __all__ = [
     "Display",
@@ -17,6 +25,7 @@ __all__ = [
     "draw_sheet",
     "endmember_plot",
     "image_grid",
+    "plot_sample",
     "pseudo_rgb",
     "sample_sheet",
     "spectra_plot",

@@ -27,9 +27,9 @@ INK = "#222222"
 
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """An empty figure of so many inches, outside pyplot."""
-    from matplotlib.figure import Figure
+    from ubf_augment.plotting.notebook import NotebookFigure
 
-    return Figure(figsize=(width, height), layout=layout, facecolor="white")
+    return NotebookFigure(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def finish(figure: Figure, path: PathLike | None, dpi: int) -> Figure:
