@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ubf_augment.cli.device import find_device
 from ubf_augment.cli.inputs import split_names
 from ubf_augment.cli.output import bar, say
 from ubf_augment.errors import UnknownClassError
 from ubf_augment.io import write_hsi
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.drawing import draw_numbered, draw_sheet, sample_seed
+from ubf_augment.synthesis.storage import fingerprint
 
 POSITIONAL: dict[str, dict[str, Any]] = {
     "bundle": {"type": str, "help": "packaged name, directory, or Hugging Face Hub id"}
@@ -58,10 +57,10 @@ def run(
     """
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
-    synth = HSISynthesizer.from_pretrained(bundle, device=_device(device))
+    synth = HSISynthesizer.from_pretrained(bundle, device=find_device(device))
     names = _check_classes(synth, split_names(classes))
     facts = {
-        "bundle": str(bundle), "fingerprint": _fingerprint(synth), "seed": seed, "residual": residual,
+        "bundle": str(bundle), "fingerprint": fingerprint(synth), "seed": seed, "residual": residual,
         "options": options or {}, "scale": scale, "wavelengths": synth.wavelengths.tolist(), "size": list(synth.size),
     }  # fmt: skip
     wanted = [(name, i) for name in names for i in range(num)]
@@ -114,14 +113,6 @@ def _file(name: str, i: int) -> str:
     return f"{flat}/{flat}-{i:05d}.tif"
 
 
-def _fingerprint(synth: HSISynthesizer) -> str:
-    """Changes when the bundle changes."""
-    digest = hashlib.sha256()
-    for value in synth.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _previous(out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of the manifest that is there.
 
@@ -148,21 +139,3 @@ def _write_manifest(out: Path, facts: Mapping[str, Any], files: Mapping[str, Any
     text = json.dumps({**facts, "files": dict(sorted(files.items()))}, indent=1, ensure_ascii=False)
     aside.write_text(text + "\n", encoding="utf-8")
     os.replace(aside, out / MANIFEST)
-
-
-def _device(name: str) -> str:
-    """A device that works here.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"no device {name!r} on this machine ({reason}): give --device auto or cpu"
-        ) from error
-    return name

@@ -1,4 +1,6 @@
-"""Pictures of hyperspectral images: pseudo-RGB, abundance maps, spectra, and sheets that combine them.
+"""Pictures of hyperspectral images, and a page about a bundle or a data set (`write_report`).
+
+Figures: pseudo-RGB, abundance maps, spectra, and sheets that combine them.
 
 Everything in one figure shares one stretch: a reflectance scale and a display gamma that are written into
 the figure. No image is stretched by its own minimum and maximum, so brightness can be compared across a
@@ -16,6 +18,7 @@ from ubf_augment.plotting import (
     pseudo_rgb,
     spectra_plot,
 )
+from ubf_augment.report.writing import write_report
 from ubf_augment.synthesis.drawing import draw_sheet, sample_sheet
 
 __all__ = [
@@ -29,4 +32,5 @@ __all__ = [
     "pseudo_rgb",
     "sample_sheet",
     "spectra_plot",
+    "write_report",
 ]

@@ -124,11 +124,12 @@ def draw_sheet(
     Raises:
         ShapeError: if the images cannot be laid out in as many rows as there are names.
     """
-    about = synth.card.get("name") or synth.card.get("sensor") or "samples"
-    return sheet(
-        synth.endmembers.to("cpu"), a, x, names, display=display or display_of(synth, x),
-        title=title or f"{about}: {synth.num_bands} bands", note=note, path=path, dpi=dpi,
-    )  # fmt: skip
+    about = str(synth.card.get("name") or synth.card.get("sensor") or "samples")
+    if not title:
+        title = about if "bands" in about else f"{about}: {synth.num_bands} bands"
+    display = display or display_of(synth, x)
+    e = synth.endmembers.to("cpu")
+    return sheet(e, a, x, names, display=display, title=title, note=note, path=path, dpi=dpi)
 
 
 def display_of(synth: HSISynthesizer, x: Float[Tensor, "b c h w"]) -> Display:
