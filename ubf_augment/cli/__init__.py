@@ -1,4 +1,4 @@
-"""The command ``ubf``: fit, adapt, pretrain, sample, list, demo.
+"""The command ``ubf``: fit, adapt, pretrain, sample, unmix, list, demo.
 
 Each command lives in a module of its own, which is only imported when that command is asked for.
 """
@@ -21,6 +21,7 @@ COMMANDS = {
     "adapt": "bring a bundle to another sensor, from some of its images",
     "pretrain": "train a network to read abundances, without labels, to start a classifier from",
     "sample": "write labelled synthetic images as GeoTIFFs",
+    "unmix": "write the abundances of a scene of any size as a GeoTIFF",
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",
 }

@@ -20,6 +20,9 @@ from ubf_augment.io.raster import ENVI_DATA, quiet_rasterio
 from ubf_augment.io.stored import Array, BandCentres
 from ubf_augment.spectra import check_wavelengths
 
+NODATA = {"float": -9999.0, "int": -32768.0}
+"""What is stored where there is no data."""
+
 
 def write_hsi(
     path: PathLike,
@@ -74,10 +77,10 @@ def write_hsi(
     width = None if fwhm is None else torch.as_tensor(fwhm, dtype=torch.float64).expand(len(nm)).numpy()
     values = image.detach().to("cpu", torch.float32).numpy()
     missing = _missing(values, mask, path.name)
-    stored = values if scale is None else _quantise(values, scale, missing, path.name)
+    stored = values if scale is None else quantise(values, scale, missing, path.name)
     fill: float | None = None
     if missing.any():
-        fill = -9999.0 if scale is None else -32768.0
+        fill = NODATA["float" if scale is None else "int"]
         stored = np.where(missing, np.asarray(fill, stored.dtype), stored)
     profile = _profile(path, stored, fill, crs, transform)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +100,12 @@ def _missing(values: Array, mask: Tensor | None, where: str) -> Array:
     return missing
 
 
-def _quantise(values: Array, scale: float, missing: Array, where: str) -> Array:
+def quantise(values: Array, scale: float, missing: Array, where: str) -> Array:
+    """Values / scale, rounded to int16; 0 where they are missing.
+
+    Raises:
+        RadiometryError: if the scale is none, or a value does not fit.
+    """
     if not (np.isfinite(scale) and 0 < scale <= 1):
         raise RadiometryError(f"scale must lie in (0, 1], such as 1e-4, got {scale}")
     steps = np.rint(np.where(missing, 0, values).astype(np.float64) / scale)
@@ -152,7 +160,7 @@ def _write(
             if scale is not None:
                 dataset.scales = (scale,) * len(values)
             _write_wavelengths(dataset, *metadata, envi)
-        data.with_name(data.name + ".aux.xml").unlink(missing_ok=True)  # statistics and tags of an older file
+        drop_sidecars(data)
         if not envi:
             os.replace(aside, data)
             return
@@ -163,6 +171,12 @@ def _write(
         data.with_suffix(".hdr").unlink(missing_ok=True)
         os.replace(aside, data)
         os.replace(aside.with_suffix(".hdr"), data.with_suffix(".hdr"))
+
+
+def drop_sidecars(path: Path) -> None:
+    """Remove what GDAL keeps beside an older file of that name: statistics and tags, overviews, mask."""
+    for ending in (".aux.xml", ".ovr", ".msk"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _write_wavelengths(dataset: Any, wavelengths: Array, fwhm: Array | None, envi: bool) -> None:

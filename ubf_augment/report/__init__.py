@@ -8,6 +8,7 @@ its suffix says.
 
 from ubf_augment.report.display import Display, pseudo_rgb
 from ubf_augment.report.figures import abundance_grid, endmember_plot, image_grid, spectra_plot
+from ubf_augment.report.scenes import scene_sheet
 from ubf_augment.report.sheets import comparison_sheet, draw_sheet, sample_sheet
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "image_grid",
     "pseudo_rgb",
     "sample_sheet",
+    "scene_sheet",
     "spectra_plot",
 ]
