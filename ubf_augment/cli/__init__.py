@@ -1,4 +1,4 @@
-"""The command ``ubf``: fit, adapt, pretrain, distill, sample, report, list, demo.
+"""The command ``ubf``: fit, adapt, pretrain, distill, sample, unmix, report, list, demo.
 
 Each command lives in a module of its own, which is only imported when that command is asked for.
 """
@@ -24,6 +24,7 @@ COMMANDS = {
     "pretrain": "train a network to read abundances, without labels, to start a classifier from",
     "distill": "teach a copy of a bundle to draw with few evaluations of its network",
     "sample": "write labelled synthetic images as GeoTIFFs, or as tar shards",
+    "unmix": "write the abundances of a scene of any size as a GeoTIFF",
     "report": "write a page about a bundle, real images, or both: pictures, spectra, metrics",
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",

@@ -18,6 +18,7 @@ from ubf_augment.plotting import (
     pseudo_rgb,
     spectra_plot,
 )
+from ubf_augment.report.scenes import scene_sheet
 from ubf_augment.report.writing import write_report
 from ubf_augment.synthesis.drawing import draw_sheet, sample_sheet
 
@@ -31,6 +32,7 @@ __all__ = [
     "plot_sample",
     "pseudo_rgb",
     "sample_sheet",
+    "scene_sheet",
     "spectra_plot",
     "write_report",
 ]
