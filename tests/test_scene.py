@@ -561,3 +561,19 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "which they do not cover" in capsys.readouterr().err
     assert main([*words, *more[:-2], "--method", "sunsal"]) == 0
     assert np.abs(result(tmp_path / "a-abundances.tif")[0] - expected[0].numpy())[valid].max() < 0.02
+
+
+def test_a_sensor_fills_in_what_the_file_does_not_say(tmp_path: Path) -> None:
+
+    file, bands = tmp_path / "plain.tif", (2, 3, 4)
+    values = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5) * 50
+    with rasterio.open(file, "w", driver="GTiff", count=3, height=4, width=5, dtype="uint16") as dataset:
+        dataset.write(values)
+    nm = tmp_path / "camera.csv"
+    nm.write_text("# scale: 0.0001\nwavelength\n" + "\n".join(str(100 * (b + 3)) for b in bands) + "\n")
+    whole = read_hsi(file, sensor=nm)
+    with open_scene(file, sensor=nm) as scene:
+        image, _ = scene.read(Window(0, 0, 4, 5))
+    assert torch.equal(image, whole.image)
+    assert scene.wavelengths.tolist() == whole.wavelengths.tolist() == [500.0, 600.0, 700.0]
+    torch.testing.assert_close(image, torch.from_numpy(values.astype(np.float32)) * 1e-4)

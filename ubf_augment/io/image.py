@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ubf_augment.errors import BandCountError, HSIReadError, NoDataError, ShapeError
+from ubf_augment.errors import HSIReadError, NoDataError, ShapeError
 from ubf_augment.io.arrays import SUFFIXES, read_arrays
 from ubf_augment.io.raster import read_raster
-from ubf_augment.io.reflectance import check_plausible, choose_bands, gain_of, report_missing, to_reflectance
-from ubf_augment.io.stored import BandCentres, Stored
+from ubf_augment.io.reflectance import (
+    check_plausible,
+    choose_bands,
+    filled_in,
+    gain_of,
+    report_missing,
+    to_reflectance,
+)
+from ubf_augment.io.stored import BandCentres
 from ubf_augment.spectra import Sensor, check_wavelengths
 from ubf_augment.spectra import sensor as find_sensor
 
@@ -145,7 +151,7 @@ def read_hsi(
     if stored.values.size == 0:
         raise HSIReadError(f"{path} holds an empty image of shape {stored.values.shape}")
     if sensor is not None:
-        stored = _filled_in(stored, find_sensor(sensor), path.name)
+        stored = filled_in(stored, find_sensor(sensor), path.name)
         drop_bands, sort_bands = "bad" if drop_bands is None else drop_bands, True
     bands, nm = choose_bands(stored, given, drop_bands, sort_bands, path.name)
     image, mask, empty = to_reflectance(stored, bands, gain_of(stored, scale, path.name), nodata)
@@ -201,26 +207,3 @@ def existing(path: PathLike) -> Path:
         )
         raise FileNotFoundError(f"no file {path}{near}")
     return path
-
-
-def _filled_in(stored: Stored, sensor: Sensor, where: str) -> Stored:
-    """What the file says, and where it says nothing, what the sensor knows."""
-    count = len(stored.values)
-    if len(sensor.wavelengths) != count:
-        raise BandCountError(
-            f"{where} has {count} bands, sensor {sensor.name!r} {len(sensor.wavelengths)}: if the file holds some of them, "
-            "pass the sensor with .select([…]) or .between(low, high)"
-        )
-    scaled = stored.gain is None and sensor.scale is not None and stored.values.dtype.kind in "iu"
-    return replace(
-        stored,
-        wavelengths=sensor.wavelengths.numpy() if stored.wavelengths is None else stored.wavelengths,
-        fwhm=sensor.fwhm.numpy() if stored.fwhm is None and sensor.fwhm is not None else stored.fwhm,
-        gain=np.full(count, sensor.scale) if scaled else stored.gain,
-        offset=np.full(count, sensor.offset) if scaled else stored.offset,
-        nodata=np.full(count, sensor.nodata)
-        if stored.nodata is None and sensor.nodata is not None
-        else stored.nodata,
-        bad_bands=list(sensor.bad_bands) if stored.bad_bands is None else stored.bad_bands,
-        meta=stored.meta | {"sensor": sensor.name},
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, WavelengthError
 from ubf_augment.io.stored import Array, BandCentres, Stored
-from ubf_augment.spectra import check_wavelengths
+from ubf_augment.spectra import Sensor, check_wavelengths
 
 
 def choose_bands(
@@ -162,3 +163,30 @@ def report_missing(valid: Array, empty: list[int], on_nodata: str, where: str) -
             f"{bad} of {valid.size} pixels of {where} hold NaN, infinite or nodata values, the first at row "
             f'{row}, column {column}: pass on_nodata="mask" to have them masked'
         )
+
+
+def filled_in(stored: Stored, sensor: Sensor, where: str) -> Stored:
+    """What the file says, and where it says nothing, what the sensor knows.
+
+    Raises:
+        BandCountError: if they differ in their number of bands.
+    """
+    count = len(stored.values)
+    if len(sensor.wavelengths) != count:
+        raise BandCountError(
+            f"{where} has {count} bands, sensor {sensor.name!r} {len(sensor.wavelengths)}: if the file holds some of them, "
+            "pass the sensor with .select([…]) or .between(low, high)"
+        )
+    scaled = stored.gain is None and sensor.scale is not None and stored.values.dtype.kind in "iu"
+    return replace(
+        stored,
+        wavelengths=sensor.wavelengths.numpy() if stored.wavelengths is None else stored.wavelengths,
+        fwhm=sensor.fwhm.numpy() if stored.fwhm is None and sensor.fwhm is not None else stored.fwhm,
+        gain=np.full(count, sensor.scale) if scaled else stored.gain,
+        offset=np.full(count, sensor.offset) if scaled else stored.offset,
+        nodata=np.full(count, sensor.nodata)
+        if stored.nodata is None and sensor.nodata is not None
+        else stored.nodata,
+        bad_bands=list(sensor.bad_bands) if stored.bad_bands is None else stored.bad_bands,
+        meta=stored.meta | {"sensor": sensor.name},
+    )

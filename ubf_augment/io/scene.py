@@ -18,8 +18,10 @@ from ubf_augment.errors import HSIReadError, NoDataError
 from ubf_augment.io.arrays import SUFFIXES
 from ubf_augment.io.image import PathLike, existing
 from ubf_augment.io.raster import Place, describe, fill, open_raster, reading
-from ubf_augment.io.reflectance import check_plausible, choose_bands, gain_of, to_reflectance
+from ubf_augment.io.reflectance import check_plausible, choose_bands, filled_in, gain_of, to_reflectance
 from ubf_augment.io.stored import Array, BandCentres, Stored
+from ubf_augment.spectra import Sensor
+from ubf_augment.spectra import sensor as find_sensor
 
 CACHE_BYTES = 256 << 20
 """Blocks that GDAL keeps while a scene is open; its own default is 5 % of the machine's memory."""
@@ -158,6 +160,7 @@ def open_scene(
     nodata: float | None = None,
     drop_bands: Iterable[int] | Literal["bad"] | None = None,
     sort_bands: bool = False,
+    sensor: Sensor | PathLike | None = None,
 ) -> Iterator[Scene]:
     """Open a GeoTIFF, ENVI file or other raster without reading it.
 
@@ -171,6 +174,7 @@ def open_scene(
         nodata: stored value that marks missing data, besides what the file says.
         drop_bands: 0-based bands of the file to leave out; ``"bad"`` for those of its bad band list.
         sort_bands: order the bands by wavelength.
+        sensor: fills in what neither the call nor the file says, as for `read_hsi`.
 
     Raises:
         As `read_hsi`; HSIReadError for MATLAB and NumPy files.
@@ -193,5 +197,8 @@ def open_scene(
 
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_raster(path) as dataset:
         stored = describe(dataset, path)
+        if sensor is not None:
+            stored = filled_in(stored, find_sensor(sensor), path.name)
+            drop_bands, sort_bands = "bad" if drop_bands is None else drop_bands, True
         bands, nm = choose_bands(stored, wavelengths, drop_bands, sort_bands, path.name)
         yield Scene(path, dataset, stored, bands, nm, scale, nodata)
