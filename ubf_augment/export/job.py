@@ -120,7 +120,7 @@ class SampleExport:
             if any(self.out.rglob("*.tif")) or any(self.out.glob("*.tar")):
                 raise ValueError(f"{self.out} holds images but no {MANIFEST}: give another --out")
             return self.facts | {"classes": mine}
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if changed := [k for k, v in self.facts.items() if k != "bundle" and content.get(k) != v]:
             raise ValueError(
                 f"{self.out} holds images of another {', '.join(changed)}: give another --out, or delete it"

@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ubf_augment.errors import MissingLabelError, RadiometryError, ShapeError
+from ubf_augment.files import OnDisk
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.imagery import ImageSource
+from ubf_augment.synthesis.stored import SceneStore
 
 if TYPE_CHECKING:
     from ubf_augment.io import HSI
@@ -30,12 +32,12 @@ class PictureSet:
     """Labelled RGB pictures of one size.
 
     Attributes:
-        images: (N, 3, H, W) uint8, channels red, green, blue.
+        images: (N, 3, H, W) uint8, channels red, green, blue; in memory, or in a file.
         labels: (N,) class index.
         classes: names.
     """
 
-    images: UInt8[Tensor, "n 3 h w"]
+    images: UInt8[Tensor, "n 3 h w"] | OnDisk
     labels: Int64[Tensor, " n"]
     classes: tuple[str, ...]
 
@@ -71,18 +73,28 @@ class Scene:
         >>> Scene(torch.zeros(2, 6, 4), torch.ones(6, 4, dtype=torch.bool)).windows(4, 2).shape
         torch.Size([2, 2, 4, 4])
         """
-        c, h, w = self.image.shape
-        found = [
-            self.image[:, i : i + size, j : j + size]
+        found = [self.image[:, i : i + size, j : j + size] for i, j in self.corners(size, stride)]
+        return torch.stack(found) if found else torch.zeros(0, len(self.image), size, size)
+
+    def corners(self, size: int, stride: int) -> list[tuple[int, int]]:
+        """Upper left corners of the `windows`."""
+        h, w = self.mask.shape
+        return [
+            (i, j)
             for i in range(0, h - size + 1, stride)
             for j in range(0, w - size + 1, stride)
             if bool(self.mask[i : i + size, j : j + size].all())
         ]
-        return torch.stack(found) if found else torch.zeros(0, c, size, size)
 
 
 def read_pictures(
-    rgb: Pictures | None, size: tuple[int, int], *, zoom: float = 1.0, crops: int = 1, seed: int = 0
+    rgb: Pictures | None,
+    size: tuple[int, int],
+    *,
+    zoom: float = 1.0,
+    crops: int = 1,
+    seed: int = 0,
+    file: Path | None = None,
 ) -> PictureSet:
     """Bring pictures to one size: shrink the short side to ``zoom`` × the target, then cut ``crops`` windows.
 
@@ -95,6 +107,7 @@ def read_pictures(
         zoom: ≥ 1; 1 keeps the whole scene in view.
         crops: windows per picture.
         seed: of random windows.
+        file: where to keep them (.npy), instead of in memory.
 
     Raises:
         RadiometryError: if pictures are not uint8.
@@ -109,23 +122,30 @@ def read_pictures(
         raise ValueError(f"zoom and crops must be at least 1, got {zoom} and {crops}")
     if rgb is None:
         return PictureSet(torch.zeros(0, 3, *size, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ())
-    classes, items = _labelled(rgb)
-    images, labels = [], []
-    for number, (picture, label) in enumerate(items):
-        generator = torch.Generator().manual_seed(derive_seed(seed, 23, number))
-        images += _windows(_check_picture(picture, classes[label]), size, zoom, crops, generator)
-        labels += [label] * crops
-    if not images:
+    classes, items, count = _labelled(rgb)
+    if not count:
         raise ShapeError(
             "there are no RGB pictures: give at least one, or rgb=None for hyperspectral images alone"
         )
-    return PictureSet(torch.stack(images), torch.tensor(labels), classes)
+    labels: list[int] = []
+    shape = (count * crops, 3, *size)
+    images = (
+        torch.empty(shape, dtype=torch.uint8) if file is None else OnDisk.create(file, shape, torch.uint8)
+    )
+    for number, (picture, label) in enumerate(items):
+        generator = torch.Generator().manual_seed(derive_seed(seed, 23, number))
+        windows = _windows(_check_picture(picture, classes[label]), size, zoom, crops, generator)
+        images[len(labels) : len(labels) + crops] = torch.stack(windows)
+        labels += [label] * crops
+    return PictureSet(images, torch.tensor(labels), classes)
 
 
-def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any]:
+def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any, int]:
+    """Class names, pairs of picture and label, and how many there are."""
     if isinstance(rgb, Mapping):
         classes = tuple(str(name) for name in rgb)
-        return classes, ((picture, k) for k, name in enumerate(rgb) for picture in rgb[name])
+        pairs = ((picture, k) for k, name in enumerate(rgb) for picture in rgb[name])
+        return classes, pairs, sum(len(v) for v in rgb.values())
     source = ImageSource(rgb)
     if (names := source.classes) is None:
         raise MissingLabelError(
@@ -142,7 +162,7 @@ def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any]:
                 )
             yield picture, names.index(label) if isinstance(label, str) else int(label)
 
-    return names, items()
+    return names, items(), len(source)
 
 
 def _check_picture(picture: Tensor, name: str) -> Tensor:
@@ -178,8 +198,12 @@ def read_scenes(
     hsis: Sequence[HSI | tuple[Tensor, Wavelengths]],
     labels: Sequence[str | None] | None = None,
     wavelengths: Wavelengths | None = None,
-) -> tuple[list[Scene], Tensor]:
+    *,
+    folder: Path | None = None,
+) -> tuple[Sequence[Scene], Tensor]:
     """Bring hyperspectral images to one wavelength grid: that of ``wavelengths``, or of the first image.
+
+    With a ``folder`` they are kept there instead of in memory, see `SceneStore`.
 
     Raises:
         ShapeError: if there are no images, or labels are not one per image.
@@ -197,7 +221,7 @@ def read_scenes(
             f"{len(labels)} labels for {len(hsis)} hyperspectral images: give one per image, or None"
         )
     grid = None if wavelengths is None else check_wavelengths(wavelengths)
-    scenes = []
+    scenes: list[Scene] | SceneStore = [] if folder is None else SceneStore(folder)
     for i, hsi in enumerate(hsis):
         meta: dict[str, Any] = {}
         if isinstance(hsi, tuple):
