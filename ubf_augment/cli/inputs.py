@@ -101,22 +101,40 @@ def as_list(given: Sequence[Path] | Path) -> list[Path]:
     return [given] if isinstance(given, Path) else list(given)
 
 
-def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | None]]:
-    """Read one file, a folder of files, or a folder of class folders; gives images and their classes.
+class SceneFiles(Sequence[HSI]):
+    """Hyperspectral files, each read when it is asked for.
+
+    Args:
+        files: paths.
+        read: how they are read.
+    """
+
+    def __init__(self, files: Sequence[Path], read: ReadOptions) -> None:
+        self.files, self._arguments = files, read.arguments()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: Any) -> Any:
+        return read_hsi(self.files[i], on_nodata="mask", **self._arguments)
+
+
+def read_scenes(path: Path, read: ReadOptions) -> tuple[SceneFiles, list[str | None]]:
+    """Find one file, a folder of files, or a folder of class folders; gives images and their classes.
 
     Raises:
-        FileNotFoundError, HSIReadError: if there is nothing to read; further as `read_hsi`.
+        FileNotFoundError, HSIReadError: if there is nothing to read.
     """
     path = path.expanduser()
     if path.is_file():
-        return [read_hsi(path, on_nodata="mask", **read.arguments())], [None]
+        return SceneFiles([path], read), [None]
     files: list[tuple[Path, str | None]] = []
     folders = class_folders(path)
     if _holds_images(path) or not folders:
         files += [(f, None) for f in list_hsi(path)]
     for folder in folders:
         files += [(f, folder.name) for f in list_hsi(folder)]
-    return [read_hsi(f, on_nodata="mask", **read.arguments()) for f, _ in files], [name for _, name in files]
+    return SceneFiles([f for f, _ in files], read), [name for _, name in files]
 
 
 def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
@@ -133,7 +151,7 @@ def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
             list_hsi(folder)  # says which class is empty
         data = HSIFolder(path, **read.arguments())
         return data, data.wavelengths, None
-    scenes, _ = read_scenes(path, read)
+    scenes = list(read_scenes(path, read)[0])
     if bad := [s for s in scenes if not bool(s.mask.all())]:
         raise NoDataError(
             f"{bad[0].meta.get('path', path)} has {int((~bad[0].mask).sum())} pixels without data: crop the image, or leave "

@@ -12,7 +12,7 @@ from torch import Tensor
 from ubf_augment import simplex
 from ubf_augment.seeding import derive_seed, per_sample
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.pipeline import quantise
+from ubf_augment.synthesis.maps import quantise
 
 _CHUNK = 32
 

@@ -186,7 +186,8 @@ class UnmixingModel(nn.Module):
         return torch.cat([torch.ones_like(r), z, z * z, r * g, g * b, b * r], 1)
 
     def fit(
-        self, hsis: Sequence[Float[Tensor, "c _ _"]], rgb: Float[Tensor, "n 3 _ _"] | None = None, *,
+        self, hsis: Sequence[Float[Tensor, "c _ _"]],
+        rgb: Float[Tensor, "n 3 _ _"] | Sequence[Float[Tensor, "3 _ _"]] | None = None, *,
         labels: Int64[Tensor, "m"] | None = None, rgb_labels: Int64[Tensor, "n"] | None = None, steps: int = 1500,
         batch_size: int = 8, crop: int = 32, lr: float = 2e-3, endmember_lr: float = 5e-4, learn_endmembers: bool = True,
         angle_weight: float = 0.1, variation_weight: float = 0.015, seed: int = 0, fabric: Fabric | None = None,
@@ -195,8 +196,9 @@ class UnmixingModel(nn.Module):
         """Train both encoders, and E with them: Charbonnier + 0.1 spectral angle + 0.015 endmember total variation.
 
         Args:
-            hsis: training images (C, H, W) in reflectance.
-            rgb: unpaired RGB pictures (N, 3, H, W) in reflectance; the RGB encoder learns to reproduce them too.
+            hsis: training images (C, H, W) in reflectance; any sequence, asked for the images of a step alone.
+            rgb: unpaired RGB pictures (N, 3, H, W) in reflectance, or a sequence of (3, H, W); the RGB encoder learns to
+                reproduce them too.
             labels: class of each HSI, for a class-conditional RGB encoder; a tenth is hidden from it, so that it learns
                 to do without, too.
             rgb_labels: class of each picture, in the same numbering; unknown if not given.
