@@ -70,19 +70,27 @@ def parse_wavelengths(given: str | Sequence[float] | None) -> list[float] | str 
     """
     if given is None or not isinstance(given, str):
         return None if given is None else [float(v) for v in given]
-    text, path = given, Path(given).expanduser()
-    if path.is_file():
-        text = "\n".join(line.partition("#")[0] for line in path.read_text(encoding="utf-8").splitlines())
-    words = [w for w in re.split(r"[\s,;\[\]]+", text) if w]
+    words = _words(given)
     try:
         return [float(w) for w in words]
-    except ValueError as error:
-        if path.is_file():
-            raise ValueError(
-                f"{path} holds {str(error).rpartition(': ')[2]}, which is no number: give band centres in nm, "
-                "separated by spaces, commas or lines"
-            ) from error
-        return given
+    except ValueError:
+        path = Path(given).expanduser()
+    try:
+        if not path.is_file():
+            return given
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if words := _words("\n".join(line.partition("#")[0] for line in lines)):
+            return [float(w) for w in words]
+        raise ValueError("no text: nothing")
+    except (OSError, ValueError) as error:
+        what = "other things than text" if isinstance(error, UnicodeError) else str(error).rpartition(": ")[2]
+        raise ValueError(
+            f"{path} holds {what}, which is no number: give band centres in nm, separated by spaces, commas or lines"
+        ) from error
+
+
+def _words(text: str) -> list[str]:
+    return [w for w in re.split(r"[\s,;\[\]]+", text) if w]
 
 
 def split_names(given: Sequence[str] | str | None) -> list[str] | None:

@@ -43,7 +43,7 @@ def choose_bands(
     elif stored.wavelengths is not None:
         centres = torch.from_numpy(stored.wavelengths)
     else:
-        raise WavelengthError(
+        raise stored.problem or WavelengthError(
             f"the wavelengths of {where} are missing: its metadata names none; pass wavelengths=[…], one "
             f"band centre in nm for each of its {count} bands"
         )

@@ -118,7 +118,7 @@ class UnmixingModel(nn.Module):
         """Build the model that `config` describes; load its weights with ``load_state_dict``."""
         rest = dict(config)
         wavelengths, names, shade = rest.pop("wavelengths"), tuple(rest.pop("names")), rest.pop("shade")
-        spectra = torch.full((len(names), len(wavelengths)), 0.1)
+        spectra = torch.full((len(names), len(wavelengths)), 0.1, device="cpu")
         if shade:
             spectra[-1] = 0
         return cls(Endmembers(spectra, torch.as_tensor(wavelengths, dtype=torch.float64), names), **rest)
