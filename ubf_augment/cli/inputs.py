@@ -6,14 +6,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
-from ubf_augment.datasets import HSIFolder
+from ubf_augment.datasets import HSIFolder, PictureFolder
+from ubf_augment.datasets.balancing import labels_of
 from ubf_augment.datasets.pictures import class_folders
 from ubf_augment.errors import NoDataError
 from ubf_augment.io import HSI, list_hsi, read_hsi
+
+if TYPE_CHECKING:
+    DataSet: TypeAlias = Dataset[Any]
+else:
+    DataSet = Dataset  # with a parameter, the parser of the command line takes no arguments of its subclasses
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,15 @@ def split_names(given: Sequence[str] | str | None) -> list[str] | None:
     return None if given is None else list(given)
 
 
-def as_list(given: Sequence[Path] | Path) -> list[Path]:
-    """One or several paths as a list."""
-    return [given] if isinstance(given, Path) else list(given)
-
-
-def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | None]]:
+def read_scenes(
+    path: Path, read: ReadOptions, limit: int | None = None
+) -> tuple[list[HSI], list[str | None]]:
     """Read one file, a folder of files, or a folder of class folders; gives images and their classes.
+
+    Args:
+        path: file or folder.
+        read: how to read them.
+        limit: at most so many, evenly chosen.
 
     Raises:
         FileNotFoundError, HSIReadError: if there is nothing to read; further as `read_hsi`.
@@ -116,7 +125,86 @@ def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | No
         files += [(f, None) for f in list_hsi(path)]
     for folder in folders:
         files += [(f, folder.name) for f in list_hsi(folder)]
+    files = list(evenly(files, limit))
     return [read_hsi(f, on_nodata="mask", **read.arguments()) for f, _ in files], [name for _, name in files]
+
+
+def gather_scenes(
+    sources: Path | DataSet | Sequence[Path | DataSet], read: ReadOptions, limit: int | None = None
+) -> tuple[list[Any], list[str | None]]:
+    """Images and data sets for `HSISynthesizer.fit`, and the classes of the images.
+
+    Args:
+        sources: files, folders (see `read_scenes`) and data sets.
+        read: how files are read.
+        limit: at most so many images of each source, evenly chosen.
+
+    Raises:
+        FileNotFoundError, HSIReadError: if there is nothing to read; further as `read_hsi`.
+    """
+    parts: list[Any] = []
+    labels: list[str | None] = []
+    for source in [sources] if isinstance(sources, Path | DataSet) else sources:
+        if isinstance(source, Path):
+            images, classes = read_scenes(source, read, limit)
+            parts, labels = [*parts, *images], [*labels, *classes]
+        else:
+            rows = evenly(range(len(source)), limit)  # type: ignore[arg-type]
+            parts.append(source if limit is None else Subset(source, list(rows)))
+            labels.append(None)
+    return parts, labels
+
+
+def gather_pictures(
+    sources: Path | DataSet | Sequence[Path | DataSet], classes: Sequence[str] | None, per_class: int | None
+) -> Any:
+    """Labelled pictures of folders of class folders, or of one data set.
+
+    Args:
+        sources: one or several folders, or a data set of labelled pictures.
+        classes: class folders to take.
+        per_class: at most so many pictures of each class.
+
+    Raises:
+        ValueError: for several data sets, or classes with a data set.
+        FileNotFoundError, HSIReadError, UnknownClassError: see `PictureFolder`.
+    """
+    given = [sources] if isinstance(sources, Path | DataSet) else list(sources)
+    folders = [source for source in given if isinstance(source, Path)]
+    if len(folders) == len(given):
+        return PictureFolder(folders, classes, per_class)
+    if len(given) > 1:
+        raise ValueError("pictures come from folders, or from one data set: give rgb=… one data set alone")
+    if classes is not None:
+        raise ValueError(
+            "rgb_classes=… is for folders of pictures: choose the classes of a data set in its own arguments"
+        )
+    data: Any = given[0]
+    if per_class is None:
+        return data
+    seen: dict[int, int] = {}
+    rows = []
+    for i, label in enumerate(labels_of(data)):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= per_class:
+            rows.append(i)
+    return Subset(data, rows)
+
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most ``limit`` of the items, evenly chosen from first to last.
+
+    >>> list(evenly(range(10), 4)), list(evenly(range(3), 4))
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"the limit must be at least 1, got {limit}")
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
