@@ -1,4 +1,4 @@
-"""The command ``ubf``: fit, adapt, pretrain, distill, sample, list, demo.
+"""The command ``ubf``: fit, adapt, pretrain, distill, sample, unmix, report, list, demo.
 
 Each command lives in a module of its own, which is only imported when that command is asked for.
 """
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ubf_augment.cli.configuration import data_sets_of, packaged_config
+from ubf_augment.cli.output import command
 from ubf_augment.errors import OtherProcessError, UBFError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ COMMANDS = {
     "pretrain": "train a network to read abundances, without labels, to start a classifier from",
     "distill": "teach a copy of a bundle to draw with few evaluations of its network",
     "sample": "write labelled synthetic images as GeoTIFFs, or as tar shards",
+    "unmix": "write the abundances of a scene of any size as a GeoTIFF",
+    "report": "write a page about a bundle, real images, or both: pictures, spectra, metrics",
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",
 }
@@ -40,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = packaged_config([*(sys.argv[1:] if argv is None else argv)])  # "list" is a submodule here
     debug = "--debug" in words
     words = [re.sub(r"^--[\w.-]+", _underscored, w) for w in words if w != "--debug"]
+    words = ["--out" if w == "-o" else w for w in words]
     parser, functions = build_parser(words)
+    command[:] = ["ubf", *words]
     try:
         options = parser.parse_args(words)
     except SystemExit as stop:  # --help, --version, or arguments that do not parse: all is said

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 T = TypeVar("T")
+command: list[str] = []
+"""The words of the call, for what names the command that made it; `main` sets them."""
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from ubf_augment.cli.device import find_device
 from ubf_augment.cli.inputs import split_names
 from ubf_augment.cli.output import bar, say
 from ubf_augment.export import Plan, SampleExport, TarShards, TiffFolder, Writer, choose_classes
@@ -71,7 +72,7 @@ def run(
 
     def prepare() -> tuple[HSISynthesizer, Plan, Writer]:
         synth = HSISynthesizer.from_pretrained(
-            bundle, device=fabric.device if fabric else check_device(device)
+            bundle, device=fabric.device if fabric else find_device(device)
         )
         plan = Plan(
             choose_classes(synth, split_names(classes)), num, seed, batch_size, residual, options or {}
@@ -99,7 +100,7 @@ def run(
 
 def _draw_sheet(synth: HSISynthesizer, plan: Plan, out: Path) -> None:
     """The first images of the classes, abundances and spectra."""
-    from ubf_augment.report import draw_sheet
+    from ubf_augment.synthesis.drawing import draw_sheet
 
     names = list(plan.classes[:12])
     a, x = plan.draw(synth, [(name, i) for name in names for i in range(min(plan.num, 5))])
@@ -119,27 +120,9 @@ def start(device: str, devices: int, num_nodes: int, threads: int) -> Fabric | N
     torch.set_num_threads(threads)
     if devices == num_nodes == 1:
         return None
-    kind = check_device(device)
+    kind = find_device(device)
     if ":" in kind:
         raise ValueError(f"--device {kind} is one device: give --device {kind.partition(':')[0]} for several")
     if kind == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(f"--devices {devices}, but this machine has {torch.cuda.device_count()} GPUs")
     return launch(make_fabric(accelerator=kind, devices=devices, num_nodes=num_nodes), threads)
-
-
-def check_device(name: str) -> str:
-    """A device that works here; ``auto`` is a GPU, if there is one.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"no device {name!r} on this machine ({reason}): give --device auto or cpu"
-        ) from error
-    return name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from ubf_augment.export.plan import Plan
 from ubf_augment.export.writers import Writer
 from ubf_augment.files import replacing
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.synthesis.storage import fingerprint
 from ubf_augment.training import once, share, together
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class SampleExport:
             if any(self.out.rglob("*.tif")) or any(self.out.glob("*.tar")):
                 raise ValueError(f"{self.out} holds images but no {MANIFEST}: give another --out")
             return self.facts | {"classes": mine}
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if changed := [k for k, v in self.facts.items() if k != "bundle" and content.get(k) != v]:
             raise ValueError(
                 f"{self.out} holds images of another {', '.join(changed)}: give another --out, or delete it"
@@ -130,14 +130,6 @@ class SampleExport:
     def _store(self, content: dict[str, Any]) -> None:
         with replacing(self.out / MANIFEST) as aside:
             aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def fingerprint(synth: HSISynthesizer) -> str:
-    """Changes when the bundle changes."""
-    digest = hashlib.sha256()
-    for value in synth.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ubf_augment.errors import UnknownClassError
-from ubf_augment.seeding import derive_seed
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.synthesis.drawing import draw_numbered
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,9 @@ class Plan:
         """Class and number of sample n."""
         return self.classes[n % len(self.classes)], n // len(self.classes)
 
-    def seed_of(self, name: str, i: int) -> int:
-        """Seed of sample i of a class; other classes do not matter."""
-        return derive_seed(self.seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"), i)
-
     def draw(self, synth: HSISynthesizer, items: Sequence[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         """Abundances (B, P, H, W) and images (B, C, H, W) of these samples, on the CPU."""
-        y = [name for name, _ in items] if synth.classes else None
-        generators = [torch.Generator().manual_seed(self.seed_of(*item)) for item in items]
-        count = None if y else len(items)
-        a = synth.sample_abundances(y, n=count, generator=generators, **self.options)
-        return a.cpu(), synth.mix(a, y, residual=self.residual, generator=generators).cpu()
+        return draw_numbered(synth, items, self.seed, residual=self.residual, **self.options)
 
     def images(self, synth: HSISynthesizer, wanted: range) -> Iterator[tuple[int, Tensor]]:
         """Samples ``wanted``, in order, as (n, image): every batch that holds one is drawn whole."""

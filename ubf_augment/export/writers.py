@@ -19,6 +19,7 @@ from ubf_augment.export.plan import Plan
 from ubf_augment.files import replacing
 from ubf_augment.io import write_hsi
 from ubf_augment.io.writing import quantise
+from ubf_augment.synthesis.drawing import sample_seed
 
 Flags = NDArray[np.bool_]
 Classes = dict[str, dict[str, Any]]
@@ -225,7 +226,7 @@ class TarShards:
         np.save(array, image if self.scale is None else quantise(image, self.scale, f"sample {n} of {path}"))
         yield "npy", array.getvalue()
         facts = {
-            "class": name, "label": self.labels.get(name), "index": i, "seed": self.plan.seed_of(name, i),
+            "class": name, "label": self.labels.get(name), "index": i, "seed": sample_seed(self.plan.seed, name, i),
             "scale": self.scale, "wavelengths": self._wavelengths,
         }  # fmt: skip
         if name in self.labels:

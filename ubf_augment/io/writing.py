@@ -21,6 +21,9 @@ from ubf_augment.io.raster import ENVI_DATA, quiet_rasterio
 from ubf_augment.io.stored import Array, BandCentres
 from ubf_augment.spectra import check_wavelengths
 
+NODATA = {"float": -9999.0, "int": -32768.0}
+"""What is stored where there is no data."""
+
 
 def write_hsi(
     path: PathLike,
@@ -78,7 +81,7 @@ def write_hsi(
     stored = values if scale is None else quantise(values, scale, path.name, missing)
     fill: float | None = None
     if missing.any():
-        fill = -9999.0 if scale is None else -32768.0
+        fill = NODATA["float" if scale is None else "int"]
         stored = np.where(missing, np.asarray(fill, stored.dtype), stored)
     profile = _profile(path, stored, fill, crs, transform)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +173,7 @@ def _write_tiff(path: Path, profile: Mapping[str, Any], fill: Callable[[Any], No
             fill(dataset)
         with replacing(path, sync=False) as aside:
             aside.write_bytes(memory.getbuffer())
-    path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)  # statistics and tags of an older file
+    drop_sidecars(path)
 
 
 def _write_pair(path: Path, profile: Mapping[str, Any], fill: Callable[[Any], None], size: int) -> None:
@@ -183,7 +186,7 @@ def _write_pair(path: Path, profile: Mapping[str, Any], fill: Callable[[Any], No
             fill(dataset)
         if (written := aside.stat().st_size) < size:
             raise OSError(f"cannot write {path}: only {written} of {size} bytes fit on the disk")
-        path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
+        drop_sidecars(path)
         text = aside.with_suffix(".hdr").read_text()  # GDAL describes the image by the path it was written to
         text = re.sub(r"description = \{[^}]*\}", f"description = {{{path.name}}}", text, count=1)
         aside.with_suffix(".hdr").write_text(text)
@@ -191,6 +194,12 @@ def _write_pair(path: Path, profile: Mapping[str, Any], fill: Callable[[Any], No
         path.with_suffix(".hdr").unlink(missing_ok=True)
         os.replace(aside, path)
         os.replace(aside.with_suffix(".hdr"), path.with_suffix(".hdr"))
+
+
+def drop_sidecars(path: Path) -> None:
+    """Remove what GDAL keeps beside an older file of that name: statistics and tags, overviews, mask."""
+    for ending in (".aux.xml", ".ovr", ".msk"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _write_wavelengths(dataset: Any, wavelengths: Array, fwhm: Array | None, envi: bool) -> None:
