@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ubf_augment.bundle import check_target
-from ubf_augment.cli.inputs import ReadOptions, as_list, read_scenes, split_names
+from ubf_augment.cli.inputs import DataSet, ReadOptions, gather_pictures, gather_scenes, split_names
 from ubf_augment.cli.output import say
-from ubf_augment.datasets import PictureFolder
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.pipeline import FitSettings
 
@@ -17,11 +16,12 @@ POSITIONAL: dict[str, dict[str, Any]] = {}
 
 
 def run(
-    hsi: Path,
+    hsi: Path | DataSet | list[Path | DataSet],
     out: Path,
     *,
-    rgb: list[Path] | Path | None = None,
+    rgb: Path | DataSet | list[Path | DataSet] | None = None,
     read: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
+    hsi_limit: int | None = None,
     rgb_classes: list[str] | str | None = None,
     rgb_per_class: int | None = None,
     settings: FitSettings = FitSettings(),  # noqa: B008 - frozen
@@ -41,10 +41,12 @@ def run(
     there, not in memory.
 
     Args:
-        hsi: hyperspectral image, folder of images, or folder of class folders.
+        hsi: hyperspectral image, folder of images, or folder of class folders; or a data set, in YAML as class_path and
+            init_args; or several.
         out: directory of the bundle.
-        rgb: folder of RGB pictures with class folders, or several.
+        rgb: folder of RGB pictures with class folders, or several; or a data set of labelled pictures.
         read: how the hyperspectral files are read.
+        hsi_limit: at most so many hyperspectral images of each source, evenly chosen.
         rgb_classes: class folders to take, such as Forest,Meadow; all by default.
         rgb_per_class: at most so many pictures of each class.
         settings: of the fit.
@@ -62,14 +64,14 @@ def run(
     from ubf_augment.training import launch, make_fabric, once, share
 
     check_target(out)
-    images, labels = read_scenes(hsi, read)
-    pictures = None if not rgb else PictureFolder(as_list(rgb), split_names(rgb_classes), rgb_per_class)
+    images, labels = gather_scenes(hsi, read, hsi_limit)
+    pictures = None if rgb is None else gather_pictures(rgb, split_names(rgb_classes), rgb_per_class)
     fabric = make_fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     launch(fabric, threads)
     work = out.with_name(f"{out.name}.work") if workdir is None else workdir
     first = share(fabric)[0] == 0
     if first:
-        say(f"{len(images)} hyperspectral images, {len(pictures) if pictures else 0} RGB pictures")
+        say(f"{images.images} hyperspectral images, {0 if pictures is None else len(pictures)} RGB pictures")
     synth = HSISynthesizer.fit(
         images, pictures, settings, hsi_labels=labels, workdir=work, fabric=fabric, card=card
     )
