@@ -15,7 +15,7 @@ from ubf_augment.datasets import HSIFolder, PictureFolder
 from ubf_augment.datasets.balancing import labels_of
 from ubf_augment.datasets.pictures import class_folders
 from ubf_augment.errors import HSIReadError, NoDataError
-from ubf_augment.io import list_hsi, read_hsi
+from ubf_augment.io import HSI, list_hsi, read_hsi
 
 if TYPE_CHECKING:
     DataSet: TypeAlias = Dataset[Any]
