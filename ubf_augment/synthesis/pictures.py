@@ -231,7 +231,7 @@ def read_scenes(
     ('field', [490.0, 560.0, 665.0])
     """
     parts: Any = [hsis] if _is_data_set(hsis) else hsis  # which may read them one by one
-    if not len(parts):
+    if not len(hsis):
         raise ShapeError("there are no hyperspectral images: give at least one")
     if labels is not None and len(labels) != len(parts):
         raise ShapeError(
