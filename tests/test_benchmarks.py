@@ -153,3 +153,9 @@ def test_a_cell_gives_the_interval_that_judges_the_gain(monkeypatch: pytest.Monk
     assert readme.cell({**row, "bootstrap 95 %": None}) == "+1.2 [-1, +3]"
     assert readme.cell({**row, "bootstrap 95 %": "[+0, +2]"}) == "+1.2 [+0, +2]"
     assert readme.cell({"augmentation": "affine", "accuracy": {"centre": 50, "spread": 2}}) == "50.0 ± 2.0 %"
+
+
+def test_every_result_stands_in_the_documentation() -> None:
+    docs = FOLDER.parent / "docs"
+    pages = "".join((docs / name).read_text() for name in ("evidence.md", "measured.md"))
+    assert [p.name for p in sorted(FOLDER.glob("results/*.md")) if f"results/{p.name}" not in pages] == []

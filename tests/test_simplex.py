@@ -151,3 +151,11 @@ def test_check_accepts_and_names_the_worst() -> None:
         simplex.check(torch.tensor([1.5, -0.5]), dim=0)
     with pytest.raises(SimplexError, match="NaN"):
         simplex.check(torch.tensor([[float("nan"), 1.0]]))
+
+
+def test_what_is_moved_in_is_the_mirror_image() -> None:
+    ramp = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 1, 1, 4).expand(1, 1, 4, 4)
+    shift = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])  # one pixel of four is half a unit of two
+    moved = simplex.move(torch.cat([ramp, 1 - ramp], 1), shift)
+    torch.testing.assert_close(moved[0, 0, 0], torch.tensor([0.2, 0.3, 0.4, 0.4]))
+    torch.testing.assert_close(moved.sum(1), torch.ones(1, 4, 4))

@@ -54,3 +54,7 @@ class BundleError(UBFError, ValueError):
 
 class BundleVersionError(BundleError):
     """A pretrained bundle was written in a newer format than this version can read."""
+
+
+class OtherProcessError(UBFError, RuntimeError):
+    """Another process of the same job failed; the first one tells how."""

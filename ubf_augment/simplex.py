@@ -177,7 +177,7 @@ def draw_motions(
 def move(a: Float[Tensor, "b p h w"], motions: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b p h w"]:
     """Flip, turn, shift and scale abundance maps; bilinear resampling is a convex combination, so the simplex is kept.
 
-    What comes from beyond the edge repeats the edge. A quarter turn of a map that is no square stretches it.
+    What comes from beyond the edge is its mirror image. A quarter turn of a map that is no square stretches it.
 
     Args:
         a: abundances.
@@ -191,4 +191,4 @@ def move(a: Float[Tensor, "b p h w"], motions: Float[Tensor, "b 2 3"]) -> Float[
     """
     size = [len(a), 1, a.shape[2], a.shape[3]]
     grid = F.affine_grid(motions.to(a.device, a.dtype), size, align_corners=False)
-    return F.grid_sample(a, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(a, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -1,17 +1,19 @@
-"""The command ``ubf``: fit, adapt, pretrain, distill, sample, list, demo.
+"""The command ``ubf``: fit, adapt, pretrain, distill, sample, unmix, report, list, demo.
 
 Each command lives in a module of its own, which is only imported when that command is asked for.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ubf_augment.errors import UBFError
+from ubf_augment.cli.output import command
+from ubf_augment.errors import OtherProcessError, UBFError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -21,7 +23,9 @@ COMMANDS = {
     "adapt": "bring a bundle to another sensor, from some of its images",
     "pretrain": "train a network to read abundances, without labels, to start a classifier from",
     "distill": "teach a copy of a bundle to draw with few evaluations of its network",
-    "sample": "write labelled synthetic images as GeoTIFFs",
+    "sample": "write labelled synthetic images as GeoTIFFs, or as tar shards",
+    "unmix": "write the abundances of a scene of any size as a GeoTIFF",
+    "report": "write a page about a bundle, real images, or both: pictures, spectra, metrics",
     "list": "list the packaged bundles, or describe one",
     "demo": "samples, and a training with and without augmentation, in a few minutes",
 }
@@ -37,8 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = [*(sys.argv[1:] if argv is None else argv)]  # "list" is a submodule here
     debug = "--debug" in words
-    words = [w for w in words if w != "--debug"]
+    words = [re.sub(r"^--[\w.-]+", _underscored, w) for w in words if w != "--debug"]
+    words = ["--out" if w == "-o" else w for w in words]
     parser, functions = build_parser(words)
+    command[:] = ["ubf", *words]
     try:
         options = parser.parse_args(words)
     except SystemExit as stop:  # --help, --version, or arguments that do not parse: all is said
@@ -53,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen.pop("config", None)
         functions[options.command](**chosen)
     except KeyboardInterrupt:
-        print("ubf: interrupted; the same command goes on from here", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # said once by the processes of a machine
+            print("ubf: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except OtherProcessError:  # said by the first process, which its launcher kills if this code were another
+        return 0
     except (UBFError, ValueError, OSError, ModuleNotFoundError, TypeError) as error:
         if debug or (type(error) is TypeError and "unexpected keyword argument" not in str(error)):
             raise
@@ -91,6 +100,11 @@ def build_parser(words: Sequence[str] = ()) -> tuple[ArgumentParser, dict[str, C
             child.add_function_arguments(functions[name], skip=set(positional))
         commands.add_subcommand(name, child, help=summary)
     return parser, functions
+
+
+def _underscored(option: re.Match[str]) -> str:
+    """--num-nodes is --num_nodes."""
+    return "--" + option[0][2:].replace("-", "_")
 
 
 def _flags(error: Exception, chosen: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ubf_augment.datasets import HSIFolder
 from ubf_augment.datasets.pictures import class_folders
-from ubf_augment.errors import NoDataError
+from ubf_augment.errors import HSIReadError, NoDataError
 from ubf_augment.io import HSI, list_hsi, read_hsi
 
 
@@ -112,7 +112,7 @@ def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | No
         return [read_hsi(path, on_nodata="mask", **read.arguments())], [None]
     files: list[tuple[Path, str | None]] = []
     folders = class_folders(path)
-    if any(f.is_file() for f in path.iterdir()) or not folders:
+    if _holds_images(path) or not folders:
         files += [(f, None) for f in list_hsi(path)]
     for folder in folders:
         files += [(f, folder.name) for f in list_hsi(folder)]
@@ -128,7 +128,7 @@ def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
         FileNotFoundError, HSIReadError: if there is nothing to read; further as `read_hsi`.
     """
     path = path.expanduser()
-    if path.is_dir() and class_folders(path) and not any(f.is_file() for f in path.iterdir()):
+    if path.is_dir() and class_folders(path) and not _holds_images(path):
         for folder in class_folders(path):
             list_hsi(folder)  # says which class is empty
         data = HSIFolder(path, **read.arguments())
@@ -146,3 +146,11 @@ def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
             f"{len(first.wavelengths)}: give images of one sensor at a time"
         )
     return [s.image for s in scenes], first.wavelengths, first.meta.get("fwhm")
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether hyperspectral files lie in the folder itself; a read-me beside class folders is none."""
+    try:
+        return bool(list_hsi(folder))
+    except HSIReadError:
+        return False

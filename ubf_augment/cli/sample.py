@@ -1,28 +1,26 @@
-"""``ubf sample``: labelled synthetic images as GeoTIFFs."""
+"""``ubf sample``: labelled synthetic images as GeoTIFFs, or as tar shards for WebDataset."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
+from ubf_augment.cli.device import find_device
 from ubf_augment.cli.inputs import split_names
 from ubf_augment.cli.output import bar, say
-from ubf_augment.errors import UnknownClassError
-from ubf_augment.io import write_hsi
-from ubf_augment.seeding import derive_seed
+from ubf_augment.export import Plan, SampleExport, TarShards, TiffFolder, Writer, choose_classes
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.training import launch, make_fabric, share, together
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 POSITIONAL: dict[str, dict[str, Any]] = {
     "bundle": {"type": str, "help": "packaged name, directory, or Hugging Face Hub id"}
 }
-MANIFEST = "manifest.json"
 
 
 def run(
@@ -34,152 +32,97 @@ def run(
     seed: int = 0,
     residual: bool = True,
     options: dict[str, Any] | None = None,
+    format: Literal["tif", "tar"] = "tif",
     scale: float | None = None,
+    shard_size: int = 1024,
     batch_size: int = 16,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    threads: int = 1,
     sheet: bool = True,
 ) -> None:
     """Draw labelled images and write them as out/<class>/<class>-<number>.tif, with the wavelengths in the bands.
 
-    Image i of a class depends on seed, class and i alone. Files that are there already are kept, so an
-    interrupted call goes on, and a larger num adds to what there is.
+    Or, for millions, as out/shard-<number>.tar for WebDataset: .npy (image), .cls (number of the class), .json (class,
+    wavelengths, scale, seed). manifest.json says what the images are and whether they are complete.
+
+    Image i of a class depends on seed, class and i alone: it is the same for any number of processes and in both formats. What
+    is there is kept, so an interrupted or killed call goes on, and a larger num adds to what there is.
 
     Args:
         bundle: packaged name, directory, or Hugging Face Hub id.
-        out: directory for the images, manifest.json and samples.png.
+        out: directory for the images, manifest.json and samples.png; with several nodes one that all of them see.
         num: images of each class.
         classes: names, such as Forest,Meadow; all by default.
         seed: of the images.
         residual: add the residual model.
         options: of the generator, such as '{"steps": 10}'.
+        format: tif, a file per image; tar, shards.
         scale: None writes float32; a number such as 0.0001 writes int16 with that scale.
+        shard_size: images of a shard; best a multiple of batch_size. A kill costs at most the shard at work.
         batch_size: images drawn at once.
         device: auto, cpu, cuda, cuda:1, mps.
+        devices: processes on each node, one per GPU, or as many as you like on the CPU.
+        num_nodes: machines; start the same command on each, by srun or torchrun.
+        threads: CPU threads of each process; on a CPU more processes are faster than more threads.
         sheet: write samples.png.
     """
-    if num < 1 or batch_size < 1:
-        raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
-    synth = HSISynthesizer.from_pretrained(bundle, device=_device(device))
-    names = _check_classes(synth, split_names(classes))
-    facts = {
-        "bundle": str(bundle), "fingerprint": _fingerprint(synth), "seed": seed, "residual": residual,
-        "options": options or {}, "scale": scale, "wavelengths": synth.wavelengths.tolist(), "size": list(synth.size),
-    }  # fmt: skip
-    wanted = [(name, i) for name in names for i in range(num)]
-    entries = _previous(out, facts)
-    todo = [(name, i) for name, i in wanted if not (out / _file(name, i)).is_file()]
-    if len(todo) < len(wanted):
-        say(f"{len(wanted) - len(todo)} of {len(wanted)} images are there already")
-    batches = [todo[k : k + batch_size] for k in range(0, len(todo), batch_size)]
-    _write_manifest(out, facts, entries)
-    with bar(batches, len(batches), "drawing") as shown:
-        for batch in shown:
-            _, x = _draw(synth, batch, seed, residual, options or {})
-            for (name, i), image in zip(batch, x, strict=True):
-                write_hsi(out / _file(name, i), image, synth.wavelengths, scale=scale)
-    entries |= {_file(n, i): {"class": n, "index": i, "seed": _seed(seed, n, i)} for n, i in wanted}
-    _write_manifest(out, facts, {file: e for file, e in entries.items() if (out / file).is_file()})
-    if sheet:
-        _draw_sheet(synth, names[:12], min(num, 5), seed, residual, options or {}, out)
-    say(f"{len(wanted)} images of {len(names)} classes in {out}")
+    fabric = start(device, devices, num_nodes, threads)
 
-
-def _draw(
-    synth: HSISynthesizer, items: list[tuple[str, int]], seed: int, residual: bool, options: Mapping[str, Any]
-) -> tuple[Tensor, Tensor]:
-    """Abundances and images, each from a generator of its own."""
-    y = [name for name, _ in items] if synth.classes else None
-    generators = [torch.Generator().manual_seed(_seed(seed, name, i)) for name, i in items]
-    a = synth.sample_abundances(y, n=None if y else len(items), generator=generators, **options)
-    return a.cpu(), synth.mix(a, y, residual=residual, generator=generators).cpu()
-
-
-def _draw_sheet(
-    synth: HSISynthesizer,
-    names: list[str],
-    count: int,
-    seed: int,
-    residual: bool,
-    options: Mapping[str, Any],
-    out: Path,
-) -> None:
-    """The first images of the classes, abundances and spectra."""
-    from ubf_augment.report import draw_sheet
-
-    a, x = _draw(synth, [(name, i) for name in names for i in range(count)], seed, residual, options)
-    draw_sheet(synth, a, x, names, note=f"seed {seed}", path=out / "samples.png")
-
-
-def _check_classes(synth: HSISynthesizer, classes: list[str] | None) -> list[str]:
-    if not synth.classes:
-        if classes:
-            raise UnknownClassError("this bundle has no classes: leave --classes out")
-        return ["scene"]
-    chosen = list(synth.classes) if classes is None else classes
-    synth.labels(chosen)
-    return list(dict.fromkeys(chosen))
-
-
-def _file(name: str, i: int) -> str:
-    """Path below the output directory; a class may be called AID/Forest."""
-    flat = name.replace("/", "_").replace("\\", "_")
-    return f"{flat}/{flat}-{i:05d}.tif"
-
-
-def _seed(seed: int, name: str, i: int) -> int:
-    """A seed of (seed, class name, i): other classes in the call do not matter."""
-    return derive_seed(seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"), i)
-
-
-def _fingerprint(synth: HSISynthesizer) -> str:
-    """Changes when the bundle changes."""
-    digest = hashlib.sha256()
-    for value in synth.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _previous(out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of the manifest that is there.
-
-    Raises:
-        ValueError: if it belongs to other settings.
-    """
-    path = out / MANIFEST
-    if not path.is_file():
-        if out.is_dir() and any(out.rglob("*.tif")):
-            raise ValueError(f"{out} holds images but no {MANIFEST}: give another --out")
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    changed = [k for k, v in facts.items() if k != "bundle" and content.get(k) != v]
-    if changed:
-        raise ValueError(
-            f"{out} holds images of another {', '.join(changed)}: give another --out, or delete it"
+    def prepare() -> tuple[HSISynthesizer, Plan, Writer]:
+        synth = HSISynthesizer.from_pretrained(
+            bundle, device=fabric.device if fabric else find_device(device)
         )
-    return dict(content["files"])
+        plan = Plan(
+            choose_classes(synth, split_names(classes)), num, seed, batch_size, residual, options or {}
+        )
+        if format == "tif":
+            return synth, plan, TiffFolder(out, plan, synth.wavelengths, scale)
+        labels = {c: k for k, c in enumerate(synth.classes)}
+        return synth, plan, TarShards(out, plan, synth.wavelengths, scale, labels, shard_size)
+
+    synth, plan, writer = together(fabric, prepare)
+    first = share(fabric)[0] == 0
+
+    def shown(units: Sequence[int], found: int) -> Iterator[int]:
+        if found and first:
+            say(f"{found} of {plan.total} images are there already")
+        with bar(units, len(units), "drawing", quiet=not first) as items:
+            yield from items
+
+    SampleExport(synth, plan, writer, bundle=str(bundle)).run(fabric, shown)
+    if first:
+        if sheet:
+            _draw_sheet(synth, plan, out)
+        say(f"{plan.total} images of {len(plan.classes)} classes in {out}")
 
 
-def _write_manifest(out: Path, facts: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    aside = out / f".{MANIFEST}.{os.getpid()}"
-    text = json.dumps({**facts, "files": dict(sorted(files.items()))}, indent=1, ensure_ascii=False)
-    aside.write_text(text + "\n", encoding="utf-8")
-    os.replace(aside, out / MANIFEST)
+def _draw_sheet(synth: HSISynthesizer, plan: Plan, out: Path) -> None:
+    """The first images of the classes, abundances and spectra."""
+    from ubf_augment.synthesis.drawing import draw_sheet
+
+    names = list(plan.classes[:12])
+    a, x = plan.draw(synth, [(name, i) for name in names for i in range(min(plan.num, 5))])
+    draw_sheet(synth, a, x, names, note=f"seed {plan.seed}", path=out / "samples.png")
 
 
-def _device(name: str) -> str:
-    """A device that works here.
+def start(device: str, devices: int, num_nodes: int, threads: int) -> Fabric | None:
+    """Start the processes; a single one needs no Fabric, whose import takes seconds.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there are not so many devices.
     """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    if min(devices, num_nodes, threads) < 1:
         raise ValueError(
-            f"no device {name!r} on this machine ({reason}): give --device auto or cpu"
-        ) from error
-    return name
+            f"devices, num_nodes and threads must be at least 1, got {devices}, {num_nodes}, {threads}"
+        )
+    torch.set_num_threads(threads)
+    if devices == num_nodes == 1:
+        return None
+    kind = find_device(device)
+    if ":" in kind:
+        raise ValueError(f"--device {kind} is one device: give --device {kind.partition(':')[0]} for several")
+    if kind == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(f"--devices {devices}, but this machine has {torch.cuda.device_count()} GPUs")
+    return launch(make_fabric(accelerator=kind, devices=devices, num_nodes=num_nodes), threads)

@@ -219,7 +219,7 @@ def labels_of(dataset: Any, label_key: str = "label") -> list[int]:
         return known
     if isinstance(dataset, ConcatDataset):
         return [y for part in dataset.datasets for y in labels_of(part, label_key)]
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     found = []
     for i in tqdm(range(len(dataset)), "counting labels"):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ubf_augment.datasets.folder import plot_sample
 from ubf_augment.datasets.missing import check_choice, not_found
 from ubf_augment.errors import BandCountError, NoDataError, RadiometryError
 from ubf_augment.io.windows import WindowedScene, open_windowed
+from ubf_augment.plotting import plot_sample
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import sensor
 

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from ubf_augment.errors import BandCountError, HSIReadError, UnknownClassError, WavelengthError
 from ubf_augment.io import list_hsi, read_hsi
-from ubf_augment.spectra import Sensor, Wavelengths, rgb_bands
+from ubf_augment.plotting import plot_sample
+from ubf_augment.spectra import Sensor, Wavelengths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +151,7 @@ class HSIFolder(Dataset[dict[str, Any]]):
         return part
 
     def plot(self, sample: dict[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Show a sample in pseudo-RGB and some of its spectra.
+        """Show a sample in pseudo-RGB and some of its spectra, see `report.plot_sample`.
 
         Args:
             sample: of this data set; a ``"prediction"`` in it is named too.
@@ -158,42 +159,3 @@ class HSIFolder(Dataset[dict[str, Any]]):
             suptitle: title of the figure.
         """
         return plot_sample(sample, self.wavelengths, self.classes if show_titles else None, suptitle)
-
-
-def plot_sample(
-    sample: dict[str, Any],
-    wavelengths: Tensor,
-    classes: Sequence[str] | None = None,
-    suptitle: str | None = None,
-) -> Figure:
-    """Draw pseudo-RGB (stretched to the 2nd and 98th percentile) and spectra of a few pixels.
-
-    Args:
-        sample: with ``"image"`` (C, H, W), and perhaps ``"label"`` and ``"prediction"``.
-        wavelengths: (C,) nm.
-        classes: names for the title; none if None.
-        suptitle: title of the figure.
-    """
-    from matplotlib.figure import Figure
-
-    image = sample["image"].detach().cpu().float()
-    rgb = image[list(rgb_bands(wavelengths))].permute(1, 2, 0)
-    low, high = torch.quantile(rgb.flatten()[:: max(1, rgb.numel() // 100_000)], torch.tensor([0.02, 0.98]))
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    left.imshow(((rgb - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).numpy())
-    left.set_axis_off()
-    few = image.flatten(1)[:, :: max(1, image[0].numel() // 8)]
-    right.plot(wavelengths.numpy(), few.numpy(), lw=0.8)
-    right.set(xlabel="wavelength in nm", ylabel="reflectance")
-    if classes is not None and "label" in sample:
-        left.set_title(title_of(sample, classes))
-    if suptitle is not None:
-        figure.suptitle(suptitle)
-    return figure
-
-
-def title_of(sample: dict[str, Any], classes: Sequence[str]) -> str:
-    """Name of a sample's class, and of the one predicted."""
-    title = classes[int(sample["label"])]
-    return f"{title}\npredicted: {classes[int(sample['prediction'])]}" if "prediction" in sample else title

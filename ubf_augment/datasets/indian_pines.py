@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ubf_augment.datasets.folder import plot_sample
+from ubf_augment.plotting import plot_sample
 from ubf_augment.spectra import sort_bands
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class IndianPines(Dataset[dict[str, Any]]):
         return sample if self.transforms is None else self.transforms(sample)
 
     def plot(self, sample: dict[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Show a sample in pseudo-RGB and some of its spectra.
+        """Show a sample in pseudo-RGB and some of its spectra, see `report.plot_sample`.
 
         Args:
             sample: of this data set; a ``"prediction"`` in it is named too.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ubf_augment.datasets.folder import plot_sample
 from ubf_augment.datasets.missing import check_choice, not_found
 from ubf_augment.errors import BandCountError, HSIReadError, ShapeError
 from ubf_augment.io import read_hsi
+from ubf_augment.plotting import plot_sample
 from ubf_augment.spectra import Sensor, sensor
 
 if TYPE_CHECKING:

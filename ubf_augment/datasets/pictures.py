@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ubf_augment.datasets.folder import title_of
 from ubf_augment.datasets.missing import check_choice, not_found
 from ubf_augment.datasets.splits import stratified
 from ubf_augment.errors import HSIReadError, RadiometryError, UnknownClassError
+from ubf_augment.plotting import sample_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,7 +110,7 @@ class PictureFolder(Dataset[dict[str, Any]]):
         axes.imshow(sample["image"].detach().cpu().movedim(0, -1).numpy())
         axes.set_axis_off()
         if show_titles:
-            axes.set_title(title_of(sample, self.classes))
+            axes.set_title(sample_title(sample, self.classes))
         if suptitle is not None:
             figure.suptitle(suptitle)
         return figure

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from ubf_augment import simplex
-from ubf_augment.errors import (
-    MissingLabelError,
-    UnknownClassError,
-)
+from ubf_augment.errors import MissingLabelError, UnknownClassError
 from ubf_augment.labels import ClassIndex
+from ubf_augment.plotting import plot_sample
 from ubf_augment.seeding import derive_seed, per_sample
 from ubf_augment.synthesis import HSISynthesizer
+from ubf_augment.synthesis.drawing import display_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Sample = dict[str, Any]
 
@@ -150,6 +152,18 @@ class SyntheticHSIDataset(Dataset[Any]):
                 self._cache.update(drawn)
         return torch.stack([drawn[i] if i in drawn else cache[i] for i in items]).to(self.synth.device)
 
+    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+        """Show a sample in pseudo-RGB and some of its spectra, see `report.plot_sample`.
+
+        Args:
+            sample: of this data set; a ``"prediction"`` in it is named too.
+            show_titles: show class names.
+            suptitle: title of the figure.
+        """
+        display = display_of(self.synth, sample["image"][None])
+        classes = self.classes if show_titles else None
+        return plot_sample(sample, self.wavelengths, classes, suptitle, display=display)
+
     def materialize(self, batch_size: int = 64, progress: bool = True) -> SyntheticHSIDataset:
         """Draw all abundance maps now, on the synthesizer's device, and keep them; returns the data set.
 
@@ -159,7 +173,7 @@ class SyntheticHSIDataset(Dataset[Any]):
             batch_size: maps drawn at once.
             progress: show a progress bar.
         """
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         if self._cache is None:
             self._cache = {}

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ubf_augment.errors import (
-    BandCountError,
-    HSIReadError,
-    NoDataError,
-    RadiometryError,
-    ShapeError,
-    WavelengthError,
-)
+from ubf_augment.errors import HSIReadError, NoDataError, ShapeError
 from ubf_augment.io.arrays import SUFFIXES, read_arrays
 from ubf_augment.io.raster import read_raster
-from ubf_augment.io.stored import Array, BandCentres, Stored
+from ubf_augment.io.reflectance import (
+    check_plausible,
+    choose_bands,
+    filled_in,
+    gain_of,
+    report_missing,
+    to_reflectance,
+)
+from ubf_augment.io.stored import BandCentres
 from ubf_augment.spectra import Sensor, check_wavelengths
 from ubf_augment.spectra import sensor as find_sensor
 
@@ -137,7 +135,7 @@ def read_hsi(
     >>> hsi.image.shape, hsi.wavelengths.tolist(), float(hsi.image.max())
     (torch.Size([2, 4, 5]), [560.0, 665.0], 0.25)
     """
-    path = _existing(path)
+    path = existing(path)
     if on_nodata not in ("raise", "mask"):
         raise ValueError(f'on_nodata must be "raise" or "mask", got {on_nodata!r}')
     named = wavelengths if isinstance(wavelengths, str) else None
@@ -153,16 +151,14 @@ def read_hsi(
     if stored.values.size == 0:
         raise HSIReadError(f"{path} holds an empty image of shape {stored.values.shape}")
     if sensor is not None:
-        stored = _filled_in(stored, find_sensor(sensor), path.name)
+        stored = filled_in(stored, find_sensor(sensor), path.name)
         drop_bands, sort_bands = "bad" if drop_bands is None else drop_bands, True
-    bands, nm = _bands(stored, given, drop_bands, sort_bands, path.name)
-    image, mask = _reflectance(stored, bands, scale, nodata, on_nodata, path.name)
-    meta = stored.meta | {"path": str(path), "dtype": stored.values.dtype.name, "bands": tuple(bands)}
-    if stored.fwhm is not None:
-        meta["fwhm"] = tuple(float(v) for v in stored.fwhm[bands])
-    if "names" in meta:
-        meta["names"] = tuple(meta["names"][i] for i in bands)
-    return HSI(torch.from_numpy(image), nm, torch.from_numpy(mask), meta)
+    bands, nm = choose_bands(stored, given, drop_bands, sort_bands, path.name)
+    image, mask, empty = to_reflectance(stored, bands, gain_of(stored, scale, path.name), nodata)
+    if not mask.all():
+        report_missing(mask, empty, on_nodata, path.name)
+    check_plausible(image, mask, scale is not None, path.name)
+    return HSI(torch.from_numpy(image), nm, torch.from_numpy(mask), stored.metadata(path, bands))
 
 
 def list_hsi(folder: PathLike, *, recursive: bool = False) -> list[Path]:
@@ -193,7 +189,13 @@ def list_hsi(folder: PathLike, *, recursive: bool = False) -> list[Path]:
     return files
 
 
-def _existing(path: PathLike) -> Path:
+def existing(path: PathLike) -> Path:
+    """The file, which is there.
+
+    Raises:
+        HSIReadError: if it is no file.
+        FileNotFoundError: if there is none.
+    """
     path = Path(path).expanduser()
     if path.is_dir():
         raise HSIReadError(f"{path} is a folder: read one file of it, list_hsi({str(path)!r}) names them")
@@ -205,153 +207,3 @@ def _existing(path: PathLike) -> Path:
         )
         raise FileNotFoundError(f"no file {path}{near}")
     return path
-
-
-def _filled_in(stored: Stored, sensor: Sensor, where: str) -> Stored:
-    """What the file says, and where it says nothing, what the sensor knows."""
-    count = len(stored.values)
-    if len(sensor.wavelengths) != count:
-        raise BandCountError(
-            f"{where} has {count} bands, sensor {sensor.name!r} {len(sensor.wavelengths)}: if the file holds some of them, "
-            "pass the sensor with .select([…]) or .between(low, high)"
-        )
-    scaled = stored.gain is None and sensor.scale is not None and stored.values.dtype.kind in "iu"
-    return replace(
-        stored,
-        wavelengths=sensor.wavelengths.numpy() if stored.wavelengths is None else stored.wavelengths,
-        fwhm=sensor.fwhm.numpy() if stored.fwhm is None and sensor.fwhm is not None else stored.fwhm,
-        gain=np.full(count, sensor.scale) if scaled else stored.gain,
-        offset=np.full(count, sensor.offset) if scaled else stored.offset,
-        nodata=np.full(count, sensor.nodata)
-        if stored.nodata is None and sensor.nodata is not None
-        else stored.nodata,
-        bad_bands=list(sensor.bad_bands) if stored.bad_bands is None else stored.bad_bands,
-        meta=stored.meta | {"sensor": sensor.name},
-    )
-
-
-def _bands(
-    stored: Stored,
-    given: BandCentres | None,
-    drop: Iterable[int] | Literal["bad"] | None,
-    sort: bool,
-    where: str,
-) -> tuple[list[int], Tensor]:
-    """Bands to keep, in the order wanted, and their wavelengths."""
-    count = len(stored.values)
-    if drop == "bad":
-        if stored.bad_bands is None:
-            raise BandCountError(f"{where} carries no bad band list: give drop_bands=[…] yourself")
-        drop = stored.bad_bands
-    dropped = {int(i) for i in drop or ()}
-    if outside := sorted(i for i in dropped if not 0 <= i < count):
-        raise BandCountError(f"drop_bands names bands {outside}, but {where} has bands 0 to {count - 1}")
-    if given is not None:
-        if len(given) != count:
-            raise BandCountError(
-                f"{len(given)} wavelengths for the {count} bands of {where}: give one for each band of the "
-                "file, before drop_bands"
-            )
-        centres = torch.as_tensor(given, dtype=torch.float64).cpu()
-    elif stored.wavelengths is not None:
-        centres = torch.from_numpy(stored.wavelengths)
-    else:
-        raise WavelengthError(
-            f"the wavelengths of {where} are missing: its metadata names none; pass wavelengths=[…], one "
-            f"band centre in nm for each of its {count} bands"
-        )
-    bands = [i for i in range(count) if i not in dropped]
-    if not bands:
-        raise BandCountError(f"drop_bands leaves no band of {where}")
-    if unknown := [i for i in bands if not math.isfinite(float(centres[i]))]:
-        raise WavelengthError(
-            f"bands {unknown} of {where} have no wavelength: pass wavelengths=[…], or leave them out with "
-            "drop_bands"
-        )
-    if sort:
-        bands.sort(key=lambda i: float(centres[i]))
-    elif unsorted := [i for i, j in pairwise(bands) if float(centres[j]) < float(centres[i])]:
-        raise WavelengthError(
-            f"the bands of {where} are not in order of wavelength (after band {unsorted[0]}, "
-            f"{float(centres[unsorted[0]]):g} nm): pass sort_bands=True to sort them"
-        )
-    return bands, check_wavelengths(centres[bands], len(bands), where)
-
-
-def _reflectance(
-    stored: Stored, bands: list[int], scale: float | None, nodata: float | None, on_nodata: str, where: str
-) -> tuple[Array, Array]:
-    """Image (C, H, W) float32 and mask (H, W)."""
-    values = stored.values
-    gain, offset = _gain(stored, scale, where)
-    valid = np.ones(values.shape[1:], bool) if stored.valid is None else stored.valid.copy()
-    empty: list[int] = []
-    image = np.empty((len(bands), *values.shape[1:]), np.float32)
-    for row, band in enumerate(bands):
-        missing = ~np.isfinite(values[band])
-        for marker in (nodata, None if stored.nodata is None else stored.nodata[band]):
-            if marker is not None and _fits(marker, values.dtype):
-                missing |= values[band] == values.dtype.type(marker)
-        if missing.all():
-            empty.append(band)
-        valid &= ~missing
-        with np.errstate(invalid="ignore", over="ignore"):
-            image[row] = values[band].astype(np.float64) * gain[band] + offset[band]
-    if not valid.all():
-        _report(valid, empty, on_nodata, where)
-        image[:, ~valid] = 0
-    if scale is None:
-        _check_plausible(image, valid, where)
-    return image, valid
-
-
-def _fits(marker: float, dtype: np.dtype[Any]) -> bool:
-    """Whether stored values can equal the marker (NaN and ±∞ are found without one)."""
-    if not np.isfinite(marker) or dtype.kind not in "iu":
-        return bool(np.isfinite(marker))
-    limits = np.iinfo(dtype)
-    return float(marker).is_integer() and bool(limits.min <= marker <= limits.max)
-
-
-def _check_plausible(image: Array, valid: Array, where: str) -> None:
-    """Reflectance lies within 0…1, a few glints aside; looked at in at most 4096 pixels."""
-    pixels = image.reshape(len(image), -1)[:, np.flatnonzero(valid)]
-    high = float(np.percentile(pixels[:, :: max(1, pixels.shape[1] // 4096)], 99))
-    if high > 2:
-        raise RadiometryError(
-            f"{where} does not look like reflectance: 1 % of its values exceed {high:.4g}; pass the factor "
-            "that turns them into 0…1, such as scale=1/10000 (scale=1 keeps them as they are)"
-        )
-
-
-def _gain(stored: Stored, scale: float | None, where: str) -> tuple[Array, Array]:
-    count, dtype = len(stored.values), stored.values.dtype
-    if scale is not None:
-        if not (np.isfinite(scale) and scale > 0):
-            raise RadiometryError(f"scale must be a positive number, got {scale}")
-        if scale > 1:
-            raise RadiometryError(f"scale multiplies the stored values: for {where} write scale=1/{scale:g}")
-        return np.full(count, float(scale)), np.zeros(count)
-    if stored.gain is not None:
-        return stored.gain, np.zeros(count) if stored.offset is None else stored.offset
-    if dtype.kind in "iub":
-        raise RadiometryError(
-            f"{where} holds integers ({dtype.name}, up to {stored.values.max()}) and names no scale: pass "
-            "the factor to reflectance, such as scale=1/10000"
-        )
-    return np.ones(count), np.zeros(count)
-
-
-def _report(valid: Array, empty: list[int], on_nodata: str, where: str) -> None:
-    bad = int((~valid).sum())
-    hint = (
-        f"; every pixel is missing in bands {empty}: leave them out with drop_bands={empty}" if empty else ""
-    )
-    if not valid.any():
-        raise NoDataError(f"no pixel of {where} is valid in every band{hint}")
-    if on_nodata == "raise":
-        row, column = (int(v[0]) for v in np.nonzero(~valid))
-        raise NoDataError(
-            f"{bad} of {valid.size} pixels of {where} hold NaN, infinite or nodata values, the first at row "
-            f'{row}, column {column}: pass on_nodata="mask" to have them masked'
-        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from ubf_augment.errors import HSIReadError, RadiometryError
 from ubf_augment.io import headers
+from ubf_augment.io.limits import check_size
 from ubf_augment.io.stored import Stored, some
 from ubf_augment.io.tiff import needed_bytes
 
@@ -30,65 +32,159 @@ def quiet_rasterio() -> Iterator[Any]:
         yield rasterio
 
 
-@contextmanager
-def open_raster(path: Path) -> Iterator[Any]:
-    """Open a raster file as a rasterio dataset, of ENVI by its header or its data file.
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies on Earth, in rasterio's own types.
+
+    Attributes:
+        crs: coordinate reference system, of the transform or of the ground control points; None if unknown.
+        transform: affine map from (column, row) to coordinates; None if there is none.
+        gcps: ground control points.
+        rpcs: rational polynomial coefficients, or None.
+    """
+
+    crs: Any = None
+    transform: Any = None
+    gcps: Sequence[Any] = ()
+    rpcs: Any = None
+
+    @classmethod
+    def of(cls, dataset: Any, path: Path) -> Place:
+        """Read it from a dataset.
+
+        Raises:
+            HSIReadError: if the transform is not finite, or pixels have no area.
+        """
+        gcps, gcps_crs = dataset.gcps
+        transform = None if dataset.transform.is_identity else dataset.transform
+        if transform is not None:
+            area = abs(transform.determinant)
+            if not (np.isfinite(transform[:6]).all() and 0 < area < np.inf):
+                raise HSIReadError(
+                    f"the georeferencing of {path} is broken, its transform is {tuple(transform[:6])}: correct it, or "
+                    "remove it with gdal_edit.py -unsetgt"
+                )
+        return cls(dataset.crs or (gcps_crs if gcps else None), transform, gcps, dataset.rpcs)
+
+    def put(self, dataset: Any) -> None:
+        """Write it into a new dataset."""
+        if self.gcps:
+            dataset.gcps = (self.gcps, self.crs)
+        else:
+            if self.crs:
+                dataset.crs = self.crs
+            if self.transform is not None:
+                dataset.transform = self.transform
+        if self.rpcs is not None:
+            dataset.rpcs = self.rpcs
+
+
+def data_of(path: Path) -> Path:
+    """The file that holds the pixels: for an ENVI header, the one beside it.
 
     Raises:
-        HSIReadError: if the file is no raster, is truncated, or holds no bands; also for errors while it is read.
+        HSIReadError: if there is none.
     """
-    source = _envi_data(path) if path.suffix.lower() == ".hdr" else path
-    with quiet_rasterio() as rasterio:
-        try:
-            with rasterio.open(source) as dataset:
-                _check_complete(dataset, source)
-                yield dataset
-        except rasterio.errors.RasterioError as error:
-            raise HSIReadError(
-                f"cannot read {source} as an image ({error}): the file is truncated, damaged, or not a "
-                "raster; copy or download it again"
-            ) from error
+    return _envi_data(path) if path.suffix.lower() == ".hdr" else path
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of an error of GDAL which file it is about, and what to do.
+
+    Raises:
+        HSIReadError: in place of it.
+    """
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except RasterioError as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # "see previous exception" says nothing to the user
+            reason = reason.__cause__
+        raise HSIReadError(
+            f"cannot read {path} as an image ({reason}): the file is truncated, damaged, or not a "
+            "raster; copy or download it again"
+        ) from error
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """Open a raster file with rasterio; for ENVI either the header or the data file may be named.
+
+    Raises:
+        HSIReadError: if the file is no raster, is truncated, or holds no bands; also while it is read.
+    """
+    source = data_of(path)
+    with (
+        quiet_rasterio() as rasterio,
+        reading(source),
+        rasterio.open(source, driver=_driver(source)) as dataset,
+    ):
+        _check_complete(dataset, source)
+        yield dataset
 
 
 def read_raster(path: Path) -> Stored:
-    """Read a raster file; for ENVI either the header or the data file may be named.
+    """Read a raster file whole.
 
     Raises:
-        HSIReadError: as `open_raster`.
+        HSIReadError: as `open_raster`, or if it does not fit into memory.
     """
     with open_raster(path) as dataset:
-        return _read(dataset, Path(dataset.name))
+        stored = describe(dataset, path)
+        shape = (dataset.count, dataset.height, dataset.width)
+        check_size(shape, stored.values.itemsize, str(path))
+        return fill(stored, dataset, None)
 
 
-def _read(dataset: Any, path: Path) -> Stored:
-    from rasterio.enums import MaskFlags
+def describe(dataset: Any, path: Path) -> Stored:
+    """What a raster file says about its values, which are left out: they have the shape (C, 0, 0).
 
-    values = dataset.read()
-    if values.dtype.kind == "c":
+    Raises:
+        RadiometryError: for complex numbers.
+        WavelengthError, HSIReadError: for metadata that cannot be understood.
+    """
+    types = {np.dtype(name) for name in dataset.dtypes}
+    if any(kind.kind == "c" for kind in types):
         raise RadiometryError(f"{path} holds complex numbers, not reflectance")
     wavelengths, fwhm = headers.band_centres(dataset, str(path))
     gain, offset = headers.gains(dataset)
-    masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    transform = (
-        None if dataset.transform.is_identity else tuple(float(v) + 0.0 for v in dataset.transform[:6])
-    )
+    place = Place.of(dataset, path)
     return Stored(
-        values=values,
+        values=np.empty((dataset.count, 0, 0), np.result_type(*types)),
         wavelengths=wavelengths,
         fwhm=fwhm,
         gain=gain,
         offset=offset,
         nodata=some([np.nan if v is None else v for v in dataset.nodatavals]),
-        valid=dataset.dataset_mask() > 0 if masked else None,
         bad_bands=headers.bad_bands(dataset),
         meta={
             "driver": dataset.driver,
             "crs": dataset.crs.to_wkt() if dataset.crs else None,
-            "transform": transform,
+            "transform": None
+            if place.transform is None
+            else tuple(float(v) + 0.0 for v in place.transform[:6]),
             "names": headers.band_names(dataset),
             "tags": dict(dataset.tags()),
         },
     )
+
+
+def fill(described: Stored, dataset: Any, window: Any) -> Stored:
+    """The values of a window (the whole image if None), with what is known about them."""
+    from rasterio.enums import MaskFlags
+
+    masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    valid = dataset.dataset_mask(window=window) > 0 if masked else None
+    values = dataset.read(window=window, out_dtype=described.values.dtype)
+    return replace(described, values=values, valid=valid)
+
+
+def _driver(path: Path) -> str | None:
+    """What may read a file: nothing but TIFF by that name, so that text in a .tif cannot send GDAL elsewhere (VRT)."""
+    return "GTiff" if path.suffix.lower() in (".tif", ".tiff") else None
 
 
 def _check_complete(dataset: Any, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class Stored:
     """Stored values of an image and everything the file says about them.
 
     Attributes:
-        values: (C, H, W) in the type of the file.
+        values: (C, H, W) in the type of the file; (C, 0, 0) where they are not read yet.
         wavelengths: (C,) float64 nm in file order, NaN where a band has none; None if no band has one.
         fwhm: (C,) float64 nm, or None.
         gain: (C,) factors to reflectance, or None where the file names none.
@@ -39,6 +40,15 @@ class Stored:
     valid: Array | None = None
     bad_bands: list[int] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def metadata(self, path: Path, bands: list[int]) -> dict[str, Any]:
+        """The facts about the bands kept that `HSI.meta` holds."""
+        meta = self.meta | {"path": str(path), "dtype": self.values.dtype.name, "bands": tuple(bands)}
+        if self.fwhm is not None:
+            meta["fwhm"] = tuple(float(v) for v in self.fwhm[bands])
+        if "names" in meta:
+            meta["names"] = tuple(meta["names"][i] for i in bands)
+        return meta
 
 
 def some(values: list[float] | Array | None) -> Array | None:

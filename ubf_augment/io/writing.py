@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, ShapeError
+from ubf_augment.files import replacing
 from ubf_augment.io.image import PathLike
 from ubf_augment.io.raster import ENVI_DATA, quiet_rasterio
 from ubf_augment.io.stored import Array, BandCentres
 from ubf_augment.spectra import check_wavelengths
+
+NODATA = {"float": -9999.0, "int": -32768.0}
+"""What is stored where there is no data."""
 
 
 def write_hsi(
@@ -74,10 +78,10 @@ def write_hsi(
     width = None if fwhm is None else torch.as_tensor(fwhm, dtype=torch.float64).expand(len(nm)).numpy()
     values = image.detach().to("cpu", torch.float32).numpy()
     missing = _missing(values, mask, path.name)
-    stored = values if scale is None else _quantise(values, scale, missing, path.name)
+    stored = values if scale is None else quantise(values, scale, path.name, missing)
     fill: float | None = None
     if missing.any():
-        fill = -9999.0 if scale is None else -32768.0
+        fill = NODATA["float" if scale is None else "int"]
         stored = np.where(missing, np.asarray(fill, stored.dtype), stored)
     profile = _profile(path, stored, fill, crs, transform)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,14 +101,21 @@ def _missing(values: Array, mask: Tensor | None, where: str) -> Array:
     return missing
 
 
-def _quantise(values: Array, scale: float, missing: Array, where: str) -> Array:
+def quantise(values: Array, scale: float, where: str, missing: Array | None = None) -> Array:
+    """Reflectance (C, H, W) as int16, rounded to multiples of ``scale``; 0 where ``missing`` (H, W).
+
+    Raises:
+        RadiometryError: if a value does not fit, or the scale is none.
+    """
     if not (np.isfinite(scale) and 0 < scale <= 1):
         raise RadiometryError(f"scale must lie in (0, 1], such as 1e-4, got {scale}")
-    steps = np.rint(np.where(missing, 0, values).astype(np.float64) / scale)
+    if missing is not None:
+        values = np.where(missing, np.float32(0), values)
+    steps = np.rint(values.astype(np.float64) / scale)
     if steps.size and not -32767 <= steps.min() <= steps.max() <= 32767:
         raise RadiometryError(
             f"cannot write {where} with scale={scale:g}: 16 bits reach ±{32767 * scale:.4g}, the image "
-            f"{values[:, ~missing].min():.4g} to {values[:, ~missing].max():.4g}; use a larger scale or none"
+            f"{values.min():.4g} to {values.max():.4g}; use a larger scale or none"
         )
     quantised: Array = steps.astype(np.int16)
     return quantised
@@ -136,33 +147,59 @@ def _write(
     names: Sequence[str],
     metadata: tuple[Array, Array | None],
 ) -> None:
-    """Write into a folder beside the target, then rename into place."""
+    """Write beside the target, then rename into place."""
     envi = profile["driver"] == "ENVI"
-    data = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
-        quiet_rasterio() as rasterio,
-    ):
-        aside = Path(folder) / data.name
+
+    def fill(dataset: Any) -> None:
+        dataset.write(values)
+        dataset.descriptions = tuple(names)
+        if scale is not None:
+            dataset.scales = (scale,) * len(values)
+        _write_wavelengths(dataset, *metadata, envi)
+
+    with quiet_rasterio() as rasterio:
         if transform is not None:
             profile["transform"] = rasterio.Affine(*tuple(transform)[:6])
+        data = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+        (_write_pair if envi else _write_tiff)(data, profile, fill, values.nbytes)
+
+
+def _write_tiff(path: Path, profile: Mapping[str, Any], fill: Callable[[Any], None], size: int) -> None:
+    """In memory first: on a full disk GDAL closes half a file without an error."""
+    import rasterio
+
+    with rasterio.MemoryFile() as memory:
+        with memory.open(**profile) as dataset:
+            fill(dataset)
+        with replacing(path, sync=False) as aside:
+            aside.write_bytes(memory.getbuffer())
+    drop_sidecars(path)
+
+
+def _write_pair(path: Path, profile: Mapping[str, Any], fill: Callable[[Any], None], size: int) -> None:
+    """ENVI: data and header."""
+    import rasterio
+
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
         with rasterio.open(aside, "w", **profile) as dataset:
-            dataset.write(values)
-            dataset.descriptions = tuple(names)
-            if scale is not None:
-                dataset.scales = (scale,) * len(values)
-            _write_wavelengths(dataset, *metadata, envi)
-        data.with_name(data.name + ".aux.xml").unlink(missing_ok=True)  # statistics and tags of an older file
-        if not envi:
-            os.replace(aside, data)
-            return
+            fill(dataset)
+        if (written := aside.stat().st_size) < size:
+            raise OSError(f"cannot write {path}: only {written} of {size} bytes fit on the disk")
+        drop_sidecars(path)
         text = aside.with_suffix(".hdr").read_text()  # GDAL describes the image by the path it was written to
-        text = re.sub(r"description = \{[^}]*\}", f"description = {{{data.name}}}", text, count=1)
+        text = re.sub(r"description = \{[^}]*\}", f"description = {{{path.name}}}", text, count=1)
         aside.with_suffix(".hdr").write_text(text)
         # A pair cannot be swapped at once: data without a header can at least not be misread.
-        data.with_suffix(".hdr").unlink(missing_ok=True)
-        os.replace(aside, data)
-        os.replace(aside.with_suffix(".hdr"), data.with_suffix(".hdr"))
+        path.with_suffix(".hdr").unlink(missing_ok=True)
+        os.replace(aside, path)
+        os.replace(aside.with_suffix(".hdr"), path.with_suffix(".hdr"))
+
+
+def drop_sidecars(path: Path) -> None:
+    """Remove what GDAL keeps beside an older file of that name: statistics and tags, overviews, mask."""
+    for ending in (".aux.xml", ".ovr", ".msk"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _write_wavelengths(dataset: Any, wavelengths: Array, fwhm: Array | None, envi: bool) -> None:

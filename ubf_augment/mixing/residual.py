@@ -123,7 +123,7 @@ class ResidualModel:
         (bands, rank), (step, _) = self.factors.shape, run_length(len(self.mean), height * width)
         runs = -(-bands // step)
         u = rand((n, 2 * rank + runs + bands), generator, dtype=torch.float64)
-        places, starts, signs = u.split([2 * rank, runs, bands], 1)
+        places, starts, signs = torch.split(u, [2 * rank, runs, bands], 1)
         scale = torch.where(signs < 0.5, -1.0, 1.0).to(device, torch.float32) * self.noise_std.to(device)
         noise = Noise(places.view(n, rank, 2), self.correlation_length, starts, scale)
         return torch.cat([self.factors.T, self.mean[None]]).to(device), noise

@@ -32,7 +32,7 @@ def model_card(index: Mapping[str, Any]) -> str:
         "",
     ]
     for key, value in card.items():
-        lines += [f"## {_title(key)}", "", *_block(value), ""]
+        lines += [f"## {title_of(key)}", "", *_block(value), ""]
     return "\n".join(lines)
 
 
@@ -42,21 +42,21 @@ def _block(value: Any) -> list[str]:
         rows = list(value.values())
         if all(isinstance(row, Mapping) and row for row in rows):
             columns = list(dict.fromkeys(column for row in rows for column in row))
-            head = ["| | " + " | ".join(map(_title, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
+            head = ["| | " + " | ".join(map(title_of, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
             return head + [
-                f"| {key} | " + " | ".join(_text(row.get(c)) for c in columns) + " |"
+                f"| {key} | " + " | ".join(text_of(row.get(c)) for c in columns) + " |"
                 for key, row in value.items()
             ]
-        return ["| | |", "|---|---|", *(f"| {_title(k)} | {_text(v)} |" for k, v in value.items())]
+        return ["| | |", "|---|---|", *(f"| {title_of(k)} | {text_of(v)} |" for k, v in value.items())]
     if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
         return [f"- {v}" for v in value]
-    return [_text(value)]
+    return [text_of(value)]
 
 
-def _title(key: Any) -> str:
+def title_of(key: Any) -> str:
     """Words of a key, acronyms in capitals.
 
-    >>> _title("mean_rmse_of_hsis")
+    >>> title_of("mean_rmse_of_hsis")
     'Mean RMSE of HSIs'
     """
     words = str(key).replace("_", " ").split(" ")
@@ -65,13 +65,18 @@ def _title(key: Any) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of a card in one line.
+
+    >>> text_of({"lr": 0.00123456, "sizes": [8, 8]})
+    'Lr: 0.001235; Sizes: 8, 8'
+    """
     if value is None:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(v) for v in value)
+        return ", ".join(text_of(v) for v in value)
     if isinstance(value, Mapping):
-        return "; ".join(f"{_title(k)}: {_text(v)}" for k, v in value.items())
+        return "; ".join(f"{title_of(k)}: {text_of(v)}" for k, v in value.items())
     return str(value)

@@ -178,7 +178,7 @@ def cut_tiles(
     cubes: list[Tensor] = []
     ids: list[int | None] = []
     origin: list[int] = []
-    for i in _order(source, generator):
+    for i in reading_order(source, generator):
         image, label = source[i]
         check_reflectance(image, bands, where=f"image {i}", expected=", one per wavelength")
         crop = _crop(image, min(share, left), generator)
@@ -193,8 +193,8 @@ def cut_tiles(
     return Tiles(tuple(cubes), tuple(ids), tuple(origin))
 
 
-def _order(source: ImageSource, generator: torch.Generator) -> list[int]:
-    """Random order; classes take turns where labels are known without reading the images."""
+def reading_order(source: ImageSource, generator: torch.Generator) -> list[int]:
+    """Random order of all images; classes take turns where labels are known without reading the images."""
     order: list[int] = torch.randperm(len(source), generator=generator).tolist()
     labels = source.labels if source.labels is not None else getattr(source.images, "targets", None)
     if labels is None or len(labels) != len(source):

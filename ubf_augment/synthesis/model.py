@@ -19,6 +19,7 @@ from ubf_augment.synthesis.unmixer import Unmixer
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from matplotlib.figure import Figure
 
     from ubf_augment.io import HSI
     from ubf_augment.synthesis.pictures import Pictures
@@ -164,6 +165,28 @@ class HSISynthesizer(Unmixer):
             As `unmix_rgb` and `mix`.
         """
         return self.mix(self.unmix_rgb(rgb, y, fast=True), y, residual=residual, seed=seed)
+
+    def plot(
+        self, y: Labels | None = None, *, per_class: int = 3, seed: int = 0, title: str = "", **options: Any
+    ) -> Figure:
+        """Samples with their abundance maps and spectra, below the endmembers: `report.sample_sheet`.
+
+        Args:
+            y: classes, a row each; by default up to 8, evenly chosen.
+            per_class: samples per class.
+            seed: of the samples, as for `sample`.
+            title: of the figure; by default the sensor and its bands.
+            options: of the generator, such as ``steps=10``.
+
+        Raises:
+            LabelError, UnknownClassError: for classes that the synthesizer does not have.
+        """
+        from ubf_augment.synthesis.drawing import sample_sheet
+
+        few = list(self.classes[:: max(1, -(-self.num_classes // 8))]) or None
+        return sample_sheet(
+            self, few if y is None else y, per_class=per_class, seed=seed, title=title, **options
+        )
 
     # ---- fitting, adapting, storing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,6 +109,14 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
             f"{directory} does not describe a synthesizer of this version ({type(error).__name__}: {error}): "
             "save it again with save_pretrained, or install the version that wrote it"
         ) from error
+
+
+def fingerprint(synth: nn.Module) -> str:
+    """Sixteen hexadecimal digits that change when spectra, residual model or a weight of a network change."""
+    digest = hashlib.sha256()
+    for value in synth.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _residual(t: Mapping[str, Tensor]) -> ResidualModel | None:

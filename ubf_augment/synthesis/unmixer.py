@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
@@ -11,7 +16,10 @@ from ubf_augment.radiometry import check_reflectance, to_reflectance
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.base import Labels, SynthesizerParts
-from ubf_augment.unmixing import fcls, fcls_rgb, sunsal
+from ubf_augment.unmixing import AbundanceEncoder, fcls, fcls_rgb, sunsal
+
+if TYPE_CHECKING:
+    from ubf_augment.synthesis.scene_parts import UnmixedScene
 
 
 class Unmixer(SynthesizerParts):
@@ -48,9 +56,7 @@ class Unmixer(SynthesizerParts):
             "have it resampled, or use synth.adapt(images, wavelengths=…) for another sensor"
         )
         check_reflectance(x, self.num_bands if nm is None else len(nm), where="batch", expected=expected)
-        x = x.to(self.device, torch.float32)
-        if nm is not None and not (len(nm) == self.num_bands and torch.allclose(nm, self._nm, atol=0.01)):
-            x = resample(x, nm, self._nm, self._fwhm)
+        x = self.to_own_bands(x.to(self.device, torch.float32), nm)
         slot = (
             torch.full((len(x),), -1, device=self.device)
             if y is None
@@ -65,6 +71,78 @@ class Unmixer(SynthesizerParts):
                 solve = sunsal if fast else fcls
                 out[rows] = solve(x[rows], self._spectra if s < 0 else self._class_spectra[s])
         return out
+
+    @property
+    def hsi_encoder(self) -> AbundanceEncoder | None:
+        """The encoder that `unmix` takes, if one was trained for E."""
+        return None if self.unmixing is None or not self._own_encoder else self.unmixing.hsi_encoder
+
+    def unmix_scene(
+        self,
+        path: str | os.PathLike[str],
+        out: str | os.PathLike[str],
+        *,
+        method: Literal["auto", "encoder", "fcls", "sunsal"] = "auto",
+        scale: float | None = None,
+        rmse: bool = False,
+        overwrite: bool = False,
+        workdir: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        read: Mapping[str, Any] | None = None,
+    ) -> UnmixedScene:
+        """Unmix a scene of any size into a GeoTIFF of abundances, in bounded memory.
+
+        The scene is read and unmixed window by window; what comes out is what `unmix` gives for the whole image, to
+        rounding: an encoder sees the pixels around each window. Bands are named after the endmembers; CRS, transform,
+        ground control points and RPCs are those of the scene. A pixel with missing data in any band has no data in all
+        bands of the result. Finished windows lie in ``<out>.work`` until the end: after an interruption (Ctrl-C, kill) the
+        same call goes on from there.
+
+        Args:
+            path: GeoTIFF, ENVI file or other raster, see `open_scene`.
+            out: ``.tif``, tiled and compressed, with overviews.
+            method: ``"encoder"``, the network that was trained for E; ``"fcls"``, exact least squares; ``"sunsal"``, its
+                approximation, the quickest; ``"auto"``, the encoder if there is one, else `fcls`.
+            scale: None writes float32, no data being -9999; a number such as ``1e-4`` writes int16 with that scale, no data
+                being -32768.
+            rmse: add a band ``RMSE``, the root-mean-square of x − Eᵀa over the bands of the synthesizer, in reflectance.
+            overwrite: replace a file that is there, and unfinished work of another scene or bundle.
+            workdir: folder for finished windows, instead of ``<out>.work``.
+            progress: show a progress bar, on a terminal.
+            read: options of `open_scene`, such as ``{"scale": 1e-4}``, the factor from stored values to reflectance.
+
+        Raises:
+            FileExistsError: if ``out`` is there.
+            WavelengthError: if the scene's bands are not the synthesizer's and cannot be resampled to them.
+            NoDataError: if no pixel holds data.
+            ValueError: if the work directory belongs to another scene, bundle or method.
+            OSError: if there is too little room on the disk.
+            HSIReadError and others: as `read_hsi`.
+        """
+        from ubf_augment.synthesis.scene import unmix_scene
+
+        return unmix_scene(
+            self, Path(path).expanduser(), Path(out).expanduser(), method=method, scale=scale, rmse=rmse,
+            overwrite=overwrite, workdir=None if workdir is None else Path(workdir).expanduser(), progress=progress,
+            read=dict(read or {}),
+        )  # fmt: skip
+
+    def has_bands(self, wavelengths: Wavelengths) -> bool:
+        """Whether an image with these band centres in nm has the synthesizer's bands, to 0.01 nm."""
+        nm = torch.as_tensor(wavelengths, dtype=torch.float64).cpu()
+        return len(nm) == self.num_bands and torch.allclose(nm, self._nm, rtol=0, atol=0.01)
+
+    def to_own_bands(
+        self, x: Float[Tensor, "b c h w"], wavelengths: Wavelengths | None
+    ) -> Float[Tensor, "b c2 h w"]:
+        """Images on the synthesizer's bands: resampled, unless ``wavelengths`` are its own or None.
+
+        Raises:
+            WavelengthError: if they do not cover the synthesizer's.
+        """
+        if wavelengths is None or self.has_bands(wavelengths):
+            return x
+        return resample(x, wavelengths, self._nm, self._fwhm)
 
     @torch.no_grad()
     def unmix_rgb(

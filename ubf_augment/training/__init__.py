@@ -6,16 +6,9 @@ therefore walks exactly the path of an uninterrupted one, and on a CPU in float3
 bit for bit.
 """
 
-from ubf_augment.training.loop import (
-    LossFn,
-    digest,
-    fit_loop,
-    launch,
-    make_fabric,
-    read_checkpoint,
-    save_atomic,
-)
+from ubf_augment.training.loop import LossFn, digest, fit_loop, read_checkpoint, save_atomic
 from ubf_augment.training.parts import EMA, DataOrder, History, Schedule, warmup_constant, warmup_cosine
+from ubf_augment.training.processes import launch, make_fabric, once, share, together
 
 __all__ = [
     "EMA",
@@ -27,8 +20,11 @@ __all__ = [
     "fit_loop",
     "launch",
     "make_fabric",
+    "once",
     "read_checkpoint",
     "save_atomic",
+    "share",
+    "together",
     "warmup_constant",
     "warmup_cosine",
 ]

@@ -1,11 +1,10 @@
-"""The resumable loop itself, its checkpoints, and the Fabric it runs on."""
+"""The resumable loop itself, and its checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import pickle
 import sys
 import time
@@ -16,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ubf_augment.files import OnDisk, replacing
 from ubf_augment.seeding import derive_seed
 from ubf_augment.training.control import Interrupt, shown
 from ubf_augment.training.parts import EMA, DataOrder, History, Schedule
+from ubf_augment.training.processes import launch, make_fabric
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -27,39 +28,10 @@ LossFn = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 _FORMAT = 1
 
 
-def make_fabric(**options: Any) -> Fabric:
-    """Build a Lightning Fabric; by default one device, chosen automatically, in float32.
-
-    Args:
-        options: as for ``lightning.fabric.Fabric`` (accelerator, devices, strategy, precision, ...).
-
-    >>> make_fabric(accelerator="cpu").world_size
-    1
-    """
-    from lightning.fabric import Fabric
-
-    return Fabric(**{"accelerator": "auto", "devices": 1, **options})
-
-
-def launch(fabric: Fabric) -> Fabric:
-    """Start Fabric's processes, unless ``fabric run`` did already."""
-    if os.environ.get("LT_CLI_USED", "0") != "1":
-        fabric.launch()
-    return fabric
-
-
 def save_atomic(state: dict[str, Any], path: Path) -> None:
     """Write ``state`` with `torch.save` aside, then rename: a crash leaves the old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as f:
-            torch.save(state, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, aside.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -80,7 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def digest(*tensors: Tensor | None) -> str:
+def digest(*tensors: Tensor | OnDisk | None) -> str:
     """Fingerprint of data by shape, type and some ten thousand evenly spaced values.
 
     >>> x = torch.arange(6.0)
@@ -93,7 +65,8 @@ def digest(*tensors: Tensor | None) -> str:
             found.update(b"none")
             continue
         found.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        values = x.detach().flatten()[:: max(1, x.numel() // 10_007)]
+        step = max(1, math.prod(x.shape) // 10_007)
+        values = x.strided(step) if isinstance(x, OnDisk) else x.detach().flatten()[::step]
         found.update(values.double().cpu().numpy().tobytes())
     return found.hexdigest()[:16]
 

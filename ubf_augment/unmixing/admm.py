@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ubf_augment import simplex
 from ubf_augment.spectra import Endmembers
+from ubf_augment.unmixing.consensus import Consensus
 from ubf_augment.unmixing.solver import check_image
 
-_PENALTY, _PENALTY_PRIOR, _RELAXATION = 0.02, 0.1, 1.6
+_PENALTY, _PENALTY_PRIOR = 0.02, 0.1
 
 
 @torch.no_grad()
@@ -57,22 +58,9 @@ def sunsal(
     e = spectra.double()
     gram = e @ e.T
     scale = gram.diagonal().mean().clamp_min(1e-12)
-    eye = torch.eye(len(e), dtype=e.dtype, device=e.device)
     # Under the sum constraint a pull towards equal abundances is a pull towards zero.
-    penalty = _PENALTY_PRIOR if prior_weight else _PENALTY
-    inverse = torch.linalg.inv(gram + (max(prior_weight, 1e-6) + penalty) * scale * eye)
-    ones = inverse.sum(1)
-    keep_sum = inverse - ones[:, None] * ones / ones.sum()  # changes of a that leave its sum as it is
-    pull = (keep_sum * (penalty * scale)).float()
-    base = (
-        torch.matmul((keep_sum @ e).float(), x.reshape(b, c, h * w).float())
-        + (ones / ones.sum()).float()[:, None]
-    )
-    copy = base.clamp_min(0)
-    dual = base - copy
-    for _ in range(iterations):
-        a = torch.matmul(pull, copy - dual).add_(base)
-        dual.add_(a, alpha=_RELAXATION).add_(copy, alpha=1 - _RELAXATION)
-        copy = dual.clamp_min(0)
-        dual.sub_(copy)
+    gram = gram + max(prior_weight, 1e-6) * scale * torch.eye(len(e), dtype=e.dtype, device=e.device)
+    admm = Consensus(gram, _PENALTY_PRIOR if prior_weight else _PENALTY)
+    base = torch.matmul((admm.keep_sum @ e).float(), x.reshape(b, c, h * w).float())
+    copy = admm.run(base, iterations)
     return simplex.project(copy.view(b, len(e), h, w)).to(x.dtype)

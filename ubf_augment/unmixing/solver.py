@@ -6,10 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ubf_augment import simplex
 from ubf_augment.errors import BandCountError, NoDataError, ShapeError
 from ubf_augment.spectra import Endmembers
+from ubf_augment.unmixing.consensus import Consensus
 
 _CHUNK = 1 << 17
+_START_PENALTY, _START_ITERATIONS = 0.02, 15
 
 
 @torch.no_grad()
@@ -24,7 +27,8 @@ def fcls(
 
     a = argmin ‖x − Eᵀa‖² + λ s ‖a − a₀‖²  subject to a ≥ 0 and Σₚ aₚ = 1,
 
-    solved exactly by a batched active-set method (all pixels in lockstep, so it runs on a GPU as it is). ``s`` is the mean
+    solved exactly by a batched active-set method (all pixels in lockstep, so it runs on a GPU as it is) that starts from
+    the supports that some iterations of `sunsal` find. ``s`` is the mean
     squared norm of the endmembers, so that λ = ``prior_weight`` has no unit. With fewer bands than endmembers (red, green,
     blue) the prior makes the solution unique; without one, ties are broken towards equal abundances (λ = 1e-9). Not
     differentiable: the result carries no gradient.
@@ -100,12 +104,8 @@ def _active_set(gram: Tensor, rhs: Tensor, sum_to_one: bool) -> Tensor:
     n, p = rhs.shape
     device = rhs.device
     scale = gram.diagonal().max()
-    a = torch.zeros_like(rhs)
-    support = torch.zeros(n, p, dtype=torch.bool, device=device)
-    if sum_to_one:  # start from the best single endmember, which is feasible
-        best = (rhs - 0.5 * gram.diagonal()).argmax(1)
-        a[torch.arange(n, device=device), best] = 1
-        support[torch.arange(n, device=device), best] = True
+    a = _feasible_start(gram, rhs) if sum_to_one else torch.zeros_like(rhs)
+    support = a > 0
     todo = torch.arange(n, device=device)
     entering = torch.full((n,), -1, device=device)
     tol = 1e-10 * scale
@@ -138,6 +138,13 @@ def _active_set(gram: Tensor, rhs: Tensor, sum_to_one: bool) -> Tensor:
     if sum_to_one:
         a = a / a.sum(1, keepdim=True)
     return a
+
+
+def _feasible_start(gram: Tensor, rhs: Tensor) -> Tensor:
+    """Abundances (N, P) on the simplex, most of them with the support of the solution or near it."""
+    admm = Consensus(gram, _START_PENALTY)
+    near = admm.run(admm.keep_sum.float() @ rhs.T.float(), _START_ITERATIONS)
+    return simplex.project(near.T.to(rhs.dtype))
 
 
 def _equality_solve(gram: Tensor, rhs: Tensor, support: Tensor, sum_to_one: bool) -> tuple[Tensor, Tensor]:

@@ -27,9 +27,9 @@ INK = "#222222"
 
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """An empty figure of so many inches, outside pyplot."""
-    from matplotlib.figure import Figure
+    from ubf_augment.plotting.notebook import NotebookFigure
 
-    return Figure(figsize=(width, height), layout=layout, facecolor="white")
+    return NotebookFigure(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def finish(figure: Figure, path: PathLike | None, dpi: int) -> Figure:
@@ -84,11 +84,16 @@ def plot_spread(
     ax.plot(at, with_gaps(nm, pixels.mean(0))[1], color=colour, lw=1.3, label=name)
 
 
-def with_gaps(nm: Array, values: Any) -> tuple[Array, Array]:
-    """Break a curve where bands were taken out: at steps over 6 times the median step and over 40 nm."""
+def band_gaps(nm: Array) -> NDArray[np.intp]:
+    """Bands before which others were taken out: after steps over 6 times the median step and over 40 nm."""
     steps = np.diff(nm)
-    wide = (steps > 6 * np.median(steps)) & (steps > 40)
-    breaks = np.flatnonzero(wide) + 1 if len(nm) > 30 else np.zeros(0, dtype=int)
+    wide = (steps > 6 * np.median(steps)) & (steps > 40) if len(nm) > 30 else np.zeros(0, dtype=bool)
+    return np.flatnonzero(wide) + 1
+
+
+def with_gaps(nm: Array, values: Any) -> tuple[Array, Array]:
+    """Break a curve where bands were taken out, see `band_gaps`."""
+    breaks = band_gaps(nm)
     return np.insert(nm, breaks, np.nan), np.insert(np.asarray(values, dtype=np.float64), breaks, np.nan)
 
 

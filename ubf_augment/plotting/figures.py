@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ubf_augment.errors import ShapeError
-from ubf_augment.report.display import Display, pseudo_rgb, rgb_of
-from ubf_augment.report.parts import (
+from ubf_augment.plotting.display import Display, pseudo_rgb, rgb_of
+from ubf_augment.plotting.parts import (
     COLOURS,
     INK,
     PathLike,

@@ -1,10 +1,10 @@
-"""Sheets: all about samples of a synthesizer in one picture, and real images beside what was made of them."""
+"""Sheets: all about some images in one picture, and real images beside what was made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ubf_augment.errors import ShapeError
 from ubf_augment.metrics import rmse, sad
-from ubf_augment.report.display import Display, rgb_of
-from ubf_augment.report.parts import (
+from ubf_augment.plotting.display import Display, rgb_of
+from ubf_augment.plotting.parts import (
     COLOURS,
     INK,
     Array,
@@ -28,59 +28,15 @@ from ubf_augment.report.parts import (
     show,
     with_gaps,
 )
-from ubf_augment.spectra import Wavelengths, check_wavelengths, rgb_bands
+from ubf_augment.spectra import Endmembers, Wavelengths, check_wavelengths, rgb_bands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ubf_augment.synthesis import HSISynthesizer
 
-
-def sample_sheet(
-    synth: HSISynthesizer,
-    y: Sequence[str] | Sequence[int] | Tensor | None = None,
-    *,
-    per_class: int = 5,
-    seed: int = 0,
-    display: Display | None = None,
-    title: str = "",
-    path: PathLike | None = None,
-    dpi: int = 110,
-    **options: Any,
-) -> Figure:
-    """Draw samples of classes and show all about them: pseudo-RGB, abundances of the first, spectra, E.
-
-    Args:
-        synth: the synthesizer.
-        y: classes, a row each; all of them by default.
-        per_class: samples per class.
-        seed: of the samples, see `HSISynthesizer.sample`.
-        display: the stretch; by default that of the pictures the synthesizer was fitted with, else one for
-            all samples.
-        title: of the figure; by default the bundle's name and its bands.
-        path: file to write.
-        dpi: of the file.
-        options: of the generator, such as ``steps=10``.
-
-    Raises:
-        LabelError, UnknownClassError: for classes that the synthesizer does not have.
-    """
-    rows, labels = None, None
-    if synth.classes:
-        rows = synth.labels(list(range(synth.num_classes)) if y is None else y)
-        labels = rows.repeat_interleave(per_class)
-    n = per_class if labels is None else None
-    a = synth.sample_abundances(labels, n=n, seed=seed, **options)
-    x = synth.mix(a, labels, residual=True, seed=seed).cpu()
-    names = [""] if rows is None else [synth.classes[k] for k in rows.tolist()]
-    return draw_sheet(
-        synth, a.cpu(), x, names, display=display, title=title, path=path, dpi=dpi, note=f"seed {seed}"
-    )
-
-
-def draw_sheet(
-    synth: HSISynthesizer,
+def sheet(
+    endmembers: Endmembers,
     a: Float[Tensor, "b p h w"],
     x: Float[Tensor, "b c h w"],
     names: Sequence[str],
@@ -91,15 +47,15 @@ def draw_sheet(
     path: PathLike | None = None,
     dpi: int = 110,
 ) -> Figure:
-    """Draw a sheet of given abundances and images: equally many per row, rows in order.
+    """Endmembers above rows of images: pseudo-RGB, abundances of the first, mean spectrum and spread.
 
     Args:
-        synth: where endmembers, bands and stretch come from.
+        endmembers: E.
         a: abundances (B, P, H, W).
-        x: the same images, reflectance (B, C, H, W).
+        x: the same images, reflectance (B, C, H, W), equally many per row, rows in order.
         names: of the rows; B must be a multiple of their number.
-        display: see `sample_sheet`.
-        title: see `sample_sheet`.
+        display: the stretch; by default one for all images.
+        title: of the figure.
         note: stands beside the stretch.
         path: file to write.
         dpi: of the file.
@@ -109,13 +65,11 @@ def draw_sheet(
     """
     if len(a) != len(x) or not len(names) or len(x) % len(names):
         raise ShapeError(f"{len(a)} maps and {len(x)} images cannot fill {len(names)} rows equally")
-    rgb, count = rgb_of(x, synth.wavelengths), len(x) // len(names)
-    if display is None:
-        display = Display(synth.rgb_scale, synth.rgb_gamma) if synth.rgb_scale != 1 else Display.of(rgb)
-    about = synth.card.get("name") or synth.card.get("sensor") or "samples"
-    e, nm = synth.endmembers, synth.wavelengths.numpy()
-    figure, cells = _sheet(len(names), count, e.num_endmembers, title or f"{about}: {len(nm)} bands")
-    plot_endmembers(cells.header, e)
+    rgb, count = rgb_of(x, endmembers.wavelengths), len(x) // len(names)
+    display = display or Display.of(rgb)
+    nm = endmembers.wavelengths.numpy()
+    figure, cells = _sheet(len(names), count, endmembers.num_endmembers, title)
+    plot_endmembers(cells.header, endmembers)
     shown = display(rgb).movedim(1, -1).numpy()
     top = 1.05 * float(np.percentile(x.detach().cpu().movedim(1, -1).flatten(0, -2).numpy(), 99.5))
     for i, name in enumerate(names):
@@ -128,7 +82,7 @@ def draw_sheet(
         plot_spread(cells.spectra[i], nm, x[mine], COLOURS[2])
         cells.spectra[i].set(ylim=(0, top), xlim=(nm[0], nm[-1]))
         quiet(cells.spectra[i], ticks=i == len(names) - 1)
-    for ax, name in zip(cells.maps[0], e.names, strict=True):
+    for ax, name in zip(cells.maps[0], endmembers.names, strict=True):
         ax.set_title(name, fontsize=7)
     cells.images[0][0].set_title(f"pseudo-RGB\n{display}{', ' * bool(note)}{note}", fontsize=7, loc="left")
     cells.spectra[0].set_title("reflectance: mean, 10–90 % of pixels", fontsize=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 import torch
 from tiny import CLASSES, NM, E, real_batch, tiny_synth
 
-from ubf_augment import report
+from ubf_augment import SyntheticHSIDataset, report
 from ubf_augment.errors import ShapeError, UnknownClassError, WavelengthError
+from ubf_augment.plotting.parts import with_gaps
 from ubf_augment.report import Display
-from ubf_augment.report.parts import with_gaps
 
 
 def shown(figure: object) -> list[np.ndarray]:
@@ -137,3 +138,36 @@ def test_comparison_states_the_errors(tmp_path: Path) -> None:
     assert "RMSE 0.0000" in pictures.axes[4].get_xlabel()
     with pytest.raises(ShapeError, match="pairs"):
         report.comparison_sheet(x, x[:1], NM)
+
+
+def test_sample_shows_the_spectra_of_the_pixels_that_it_marks() -> None:
+    x, _ = real_batch(1)
+    figure = report.plot_sample(
+        {"image": x[0], "label": 2, "prediction": 0}, NM, CLASSES, display=Display(0.9)
+    )
+    picture, chart = figure.axes
+    assert picture.get_title() == f"{CLASSES[2]}\npredicted: {CLASSES[0]}"
+    assert picture.get_xlabel() == str(Display(0.9))
+    marks = [tuple(int(v[0]) for v in line.get_data()) for line in picture.get_lines()[::2]]
+    assert len(set(marks)) == len(chart.get_lines()) == 6
+    for (column, row), line in zip(marks, chart.get_lines(), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), x[0, :, row, column].numpy(), rtol=1e-6)
+
+
+def test_synthesizer_and_its_data_set_plot_themselves() -> None:
+    synth = tiny_synth()
+    figure = synth.plot(per_class=2, seed=1)
+    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel() in CLASSES] == list(CLASSES)
+    assert len([im for im in shown(figure) if im.ndim == 3]) == 6
+    data = SyntheticHSIDataset(synth, 1, seed=0)
+    sample = data[2]
+    figure = data.plot(sample)
+    assert figure.axes[0].get_title() == f"{CLASSES[2]} (synthetic)"
+    np.testing.assert_allclose(shown(figure)[0], report.pseudo_rgb(sample["image"][None], NM)[0], atol=1e-6)
+
+
+def test_figures_show_themselves_in_a_notebook_and_can_be_pickled() -> None:
+    figure = report.endmember_plot(E)
+    png = figure._repr_png_()  # type: ignore[attr-defined]
+    assert png.startswith(b"\x89PNG")
+    assert pickle.loads(pickle.dumps(figure))._repr_png_().startswith(b"\x89PNG")
