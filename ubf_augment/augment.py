@@ -22,6 +22,7 @@ from ubf_augment.sources import (
     Reconstructor,
     open_bank,
     open_source,
+    uncompiled,
 )
 from ubf_augment.strategies import (
     CLASS_STRATEGIES,
@@ -236,8 +237,11 @@ class UBFAugment(nn.Module):
         """The source of images."""
         return self.source.synth
 
+    @uncompiled
     def forward(self, *inputs: Any) -> Any:
         """Augment a sample dict, a pair (image, label), or an image alone where only ``vary`` is used.
+
+        Where the caller is compiled by `torch.compile`, this runs outside of its graphs.
 
         Raises:
             MissingLabelError: if a strategy needs labels and none are given.

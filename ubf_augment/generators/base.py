@@ -38,9 +38,11 @@ class MapGenerator(nn.Module, ABC):
         channels: number of channels of a map.
         size: (H, W) of a map.
         num_classes: K, or None where the generator takes no class.
+        networks: methods of its parts that take the time of a sample, such as "denoiser.forward"; for `torch.compile`.
     """
 
     name: ClassVar[str] = ""
+    networks: ClassVar[tuple[str, ...]] = ()
     can_edit: bool = False
     _counts: ClassVar[str] = "channel count"
 

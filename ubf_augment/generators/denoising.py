@@ -80,6 +80,7 @@ class DenoisingGenerator(MapGenerator):
         times: the times that a distilled network knows, and no others; None for one that knows all.
     """
 
+    networks = ("denoiser.forward", "codec.decode", "codec.project")
     codec: Codec
     denoiser: nn.Module
     code_size: tuple[int, int]

@@ -50,6 +50,8 @@ class StyleGAN3(AbundanceGenerator):
     (torch.Size([2, 3, 8, 8]), True)
     """
 
+    networks = ("mapping.forward", "synthesis.forward")
+
     def __init__(
         self,
         num_endmembers: int,

@@ -70,6 +70,7 @@ class VDVAE(AbundanceGenerator):
     (torch.Size([2, 3, 8, 8]), True)
     """
 
+    networks = ("net.top_down",)
     can_edit = True
 
     def __init__(

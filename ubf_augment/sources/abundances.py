@@ -10,11 +10,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from ubf_augment import simplex
-from ubf_augment.seeding import derive_seed, per_sample
+from ubf_augment.seeding import Generators, derive_seed, per_sample
+from ubf_augment.sources.compiling import Compile, compiled, uses_graphs
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.maps import quantise
 
 _CHUNK = 32
+_GRAPH_BATCH = 8  # batches are filled up to multiples of it where every size has a graph of its own
 
 
 @runtime_checkable
@@ -38,15 +40,26 @@ class Live:
 
     Args:
         synth: endmembers and generator.
-        options: of the generator, such as ``{"steps": 5}``.
+        options: of the generator, such as ``{"steps": 5}``, or ``{"precision": "bf16"}`` where the device is fast at it.
+        compile: compile the generator's networks, which takes a minute at the first call: True, a mode of `torch.compile`
+            ("reduce-overhead" records CUDA graphs), or its arguments. On a CPU little is gained.
     """
 
-    def __init__(self, synth: HSISynthesizer, options: Mapping[str, Any] | None = None) -> None:
-        self._synth, self._options = synth, dict(options or {})
+    def __init__(
+        self, synth: HSISynthesizer, options: Mapping[str, Any] | None = None, *, compile: Compile = False
+    ) -> None:
+        self._synth, self._options = compiled(synth, compile), dict(options or {})
+        self._multiple = _GRAPH_BATCH if uses_graphs(compile) else 1
 
-    def sample(self, y: Int64[Tensor, " b"], generator: torch.Generator) -> Float[Tensor, "b p h w"]:
+    def sample(self, y: Int64[Tensor, " b"], generator: Generators) -> Float[Tensor, "b p h w"]:
         """Abundance maps of classes."""
-        return self._synth.sample_abundances(y, generator=generator, **self._options)
+        extra = -len(y) % self._multiple
+        if extra:  # sample i depends on its own random numbers alone
+            y = torch.cat([y, y[-1:].expand(extra)])
+            if not isinstance(generator, torch.Generator | None):
+                generator = [*generator, *per_sample(0, range(extra))]
+        a = self._synth.sample_abundances(y, generator=generator, **self._options)
+        return a[: len(y) - extra]
 
 
 class Pool:
@@ -66,7 +79,8 @@ class Pool:
         refresh: new maps per call; 0: never, a fixed set of synthetic scenes.
         move: flip, turn, shift and scale what is drawn.
         seed: of the maps.
-        options: of the generator, such as ``{"steps": 5}``.
+        options: of the generator, as for `Live`.
+        compile: as for `Live`.
         progress: show a progress bar where more than a few maps are made at once.
 
     Attributes:
@@ -93,6 +107,7 @@ class Pool:
         move: bool = True,
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
+        compile: Compile = False,
         progress: bool = True,
     ) -> None:
         if synth.generator.num_classes is None:
@@ -103,7 +118,7 @@ class Pool:
             )
         self._synth, self.capacity, self.refresh, self.move, self.seed = synth, capacity, refresh, move, seed
         self.first = min(first, capacity) if refresh else capacity
-        self._options, self._progress = dict(options or {}), progress
+        self._live, self._progress = Live(synth, options, compile=compile), progress
         self._rings: dict[int, UInt8[Tensor, "n p h w"]] = {}  # class → its maps, `capacity` places
         self.made = torch.zeros(synth.generator.num_classes, dtype=torch.int64)
         self._due = 0.0
@@ -187,7 +202,7 @@ class Pool:
         for classes, n in tqdm(parts, "drawing abundances", disable=not progress or len(parts) == 1):
             pairs = zip(classes.tolist(), n.tolist(), strict=True)
             rng = [g for k, i in pairs for g in per_sample(derive_seed(self.seed, _rank(), k), [i])]
-            made.append(quantise(self._synth.sample_abundances(classes, generator=rng, **self._options)))
+            made.append(quantise(self._live.sample(classes, rng)))
         return torch.cat(made)
 
     def _store(self, y: Tensor, maps: Tensor) -> None:
