@@ -289,7 +289,8 @@ def test_plots(name: str, opened: Callable[[str], Any]) -> None:
     assert pixels.shape == (*image_of(sample).shape[1:], 3)
     assert pixels.std() > 0
     if not ROWS[name].pictures:
-        assert len(figure.axes[1].lines[0].get_xdata()) == len(data.wavelengths)
+        nm = np.asarray(figure.axes[1].lines[0].get_xdata())
+        assert np.isfinite(nm).sum() == len(data.wavelengths)  # gaps between far bands are NaN
 
 
 # ---- fits

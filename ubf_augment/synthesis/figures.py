@@ -39,6 +39,8 @@ class _Residuals(Iterable[Tensor]):
         m = self.unmixing
         for scene in self.scenes:
             side = min(64, *scene.image.shape[1:])
+            while side > 2 and not scene.corners(side, side):  # pixels without data everywhere
+                side //= 2
             for window in scene.windows(side, side):
                 x = window[None]
                 a = m.unmix_rgb(x[:, list(m.rgb_index)]) if self.pictures else m.unmix(x)
