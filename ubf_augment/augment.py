@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.sources import (
     AbundanceSource,
+    Bank,
     Draw,
     ImageSource,
     Pool,
@@ -94,7 +96,9 @@ class UBFAugment(nn.Module):
         class_map: user's name → synthesizer's name, where they differ. A class without counterpart stays
             real.
         strict: raise on a class without counterpart.
-        bank: class → uint8 (N, 3, H, W) RGB pictures.
+        bank: class → uint8 (N, 3, H, W) RGB pictures; or a data set of them with ``classes`` and ``targets``, such as
+            `datasets.PictureFolder` or torchvision's ``ImageFolder``.
+        bank_cache: folder that keeps what is made of the bank's pictures, see `sources.PictureBank`; in memory without one.
         reconstructor: makes images of the bank's pictures instead of unmixing, on the same bands, such as
             `baselines.MSTPlusPlus`.
         seed: of the module's own random stream.
@@ -136,7 +140,8 @@ class UBFAugment(nn.Module):
         classes: Sequence[str] | None = None,
         class_map: Mapping[str, str] | None = None,
         strict: bool = False,
-        bank: Mapping[str, Tensor] | Mapping[int, Tensor] | None = None,
+        bank: Bank | None = None,
+        bank_cache: str | PathLike[str] | None = None,
         reconstructor: Reconstructor | None = None,
         seed: int | None = None,
         strength: float = 0.5,
@@ -167,7 +172,8 @@ class UBFAugment(nn.Module):
         )
         self._options: dict[str, Any] = {
             "labels": labels, "placement": placement, "classes": classes, "class_map": class_map, "strict": strict,
-            "bank": bank, "reconstructor": reconstructor, "strength": strength, "endmember_std": endmember_std,
+            "bank": bank, "bank_cache": bank_cache, "reconstructor": reconstructor,
+            "strength": strength, "endmember_std": endmember_std,
             "illumination_std": illumination_std, "brightness_std": brightness_std, "correlation_nm": correlation_nm,
             "residual": residual, "sample_options": sample_options, "image_key": image_key, "label_key": label_key,
         }  # fmt: skip
@@ -177,7 +183,7 @@ class UBFAugment(nn.Module):
         self.source = ImageSource(
             synth,
             open_source(source, synth, torch.initial_seed() if seed is None else seed, sample_options),
-            open_bank(bank, self.index, synth, reconstructor),
+            open_bank(bank, self.index, synth, reconstructor, bank_cache),
             SpectralVariation(
                 synth.wavelengths, endmember_std, illumination_std, brightness_std, correlation_nm
             ),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_DTYPES = {torch.uint8: np.uint8, torch.int64: np.int64, torch.float32: np.float32}
+_DTYPES = {torch.uint8: np.uint8, torch.int64: np.int64, torch.float16: np.float16, torch.float32: np.float32}
 
 
 @contextmanager
@@ -60,7 +60,7 @@ class OnDisk:
     Attributes:
         path: the file.
         shape: (N, …).
-        dtype: uint8, int64 or float32.
+        dtype: uint8, int64, float16 or float32.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """Where images come from at training time: the generator or a pool of its maps, a bank of RGB pictures, the real images."""
 
 from ubf_augment.sources.abundances import AbundanceSource, Live, Pool, open_source
+from ubf_augment.sources.albums import Bank
 from ubf_augment.sources.compiling import uncompiled
 from ubf_augment.sources.images import Draw, ImageSource
 from ubf_augment.sources.pictures import (
@@ -14,6 +15,7 @@ from ubf_augment.sources.pictures import (
 __all__ = [
     "AbundanceBank",
     "AbundanceSource",
+    "Bank",
     "Draw",
     "ImageSource",
     "Live",
