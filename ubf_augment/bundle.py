@@ -164,7 +164,9 @@ def verify(directory: str | Path) -> dict[str, Any]:
     index = _json(root / INDEX)
     version = index.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BundleError(f"{root / INDEX} has no format_version: it is not a bundle of this package")
+        raise BundleError(
+            f"{root / INDEX} has no format_version: it is not a bundle of this package; {_REMEDY}"
+        )
     if version > FORMAT_VERSION:
         raise BundleVersionError(
             f"{root} has format version {version}, written by ubf-augment {index.get('package_version')}; "
@@ -176,7 +178,9 @@ def verify(directory: str | Path) -> dict[str, Any]:
     if not isinstance(parts, list):
         raise BundleError(f"{root / INDEX} names its components as {parts!r}, not as a list: {_REMEDY}")
     if strange := [c for c in parts if not _COMPONENT.fullmatch(str(c))]:
-        raise BundleError(f"{root / INDEX} names a component {strange[0]!r}, which is no folder of a bundle")
+        raise BundleError(
+            f"{root / INDEX} names a component {strange[0]!r}, which is no folder of a bundle: {_REMEDY}"
+        )
     needed = [ENDMEMBERS, *(f"{c}/{f}" for c in parts for f in ("config.json", "model.safetensors"))]
     if unlisted := [name for name in needed if name not in sums]:
         raise BundleError(f"{root / INDEX} lacks checksums of {', '.join(unlisted)}: {_REMEDY}")
@@ -290,7 +294,7 @@ def _present(target: Path) -> Path:
         return target
     if (previous := _previous(target)).is_dir():
         return previous
-    raise BundleError(f"there is no bundle directory {target}")
+    raise BundleError(f"there is no bundle directory {target}: check the name, or {_REMEDY}")
 
 
 def _recover(target: Path) -> None:

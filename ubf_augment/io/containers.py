@@ -45,7 +45,8 @@ def open_arrays(path: Path) -> tuple[Shapes, Loader]:
             array = load(key)
         if array.dtype.kind not in _NUMERIC:
             raise RadiometryError(
-                f"{path.name}[{key!r}] holds {array.dtype} values, which are no real numbers"
+                f"{path.name}[{key!r}] holds {array.dtype} values, which are no real numbers: choose another variable, "
+                "or convert it"
             )
         return array
 

@@ -63,7 +63,7 @@ def band_centres(dataset: Any, where: str) -> tuple[Array | None, Array | None, 
         items = numbers(_first(tags, keys))
         unit = common_unit or _unit_of_key(tags, keys)
         if items and len(items) != dataset.count:
-            raise BandCountError(
+            raise (_OtherListError if tags is envi else BandCountError)(
                 f"{where} lists {len(items)} wavelengths or widths for its {dataset.count} bands: correct its header, or "
                 "pass wavelengths=[…]"
             )
@@ -87,6 +87,10 @@ def band_centres(dataset: Any, where: str) -> tuple[Array | None, Array | None, 
     return centres, widths if usable else None, problem
 
 
+class _OtherListError(BandCountError):
+    """The list of an ENVI header has another length."""
+
+
 def _first_given(
     *dialects: Callable[[], list[float] | None],
 ) -> tuple[Array | None, WavelengthError | None]:
@@ -96,6 +100,10 @@ def _first_given(
         try:
             if (values := some(dialect())) is not None:
                 return values, None
+        except (
+            _OtherListError
+        ) as error:  # GDAL gives the bands what it finds in the list, as far as that goes
+            return None, BandCountError(str(error))
         except WavelengthError as error:
             problem = problem or error
     return None, problem
@@ -160,6 +168,9 @@ def _length(text: str | None, unit: str | None, where: str) -> float:
             f"the wavelengths of {where} are in {unit!r}, which is not understood: pass wavelengths=[…] in nm"
         )
     try:
-        return float(Decimal(text.strip()) * Decimal(factor))  # decimal, so that 0.56 µm is 560 nm exactly
+        length = float(Decimal(text.strip()) * Decimal(factor))  # decimal, so that 0.56 µm is 560 nm exactly
     except ArithmeticError:
-        raise WavelengthError(f"a wavelength of {where} reads {text!r}, which is not a number") from None
+        raise WavelengthError(
+            f"a wavelength of {where} reads {text!r}, which is not a number: pass wavelengths=[…]"
+        ) from None
+    return length if length > 0 else float("nan")

@@ -149,7 +149,9 @@ def read_hsi(
     else:
         stored = read_raster(path)
     if stored.values.size == 0:
-        raise HSIReadError(f"{path} holds an empty image of shape {stored.values.shape}")
+        raise HSIReadError(
+            f"{path} holds an empty image of shape {stored.values.shape}: write or download it again"
+        )
     if sensor is not None:
         stored = filled_in(stored, find_sensor(sensor), path.name)
         drop_bands, sort_bands = "bad" if drop_bands is None else drop_bands, True
@@ -184,7 +186,9 @@ def list_hsi(folder: PathLike, *, recursive: bool = False) -> list[Path]:
     files = [existing(f) for f in named if not f.is_dir()]
     if not files:
         within = " or its subfolders" if recursive else ""
-        raise HSIReadError(f"no hyperspectral image in {folder}{within}: looked for {', '.join(suffixes)}")
+        raise HSIReadError(
+            f"no hyperspectral image in {folder}{within}: looked for {', '.join(suffixes)}; put them there"
+        )
     return files
 
 
@@ -196,6 +200,12 @@ def existing(path: PathLike) -> Path:
         FileNotFoundError: if there is none.
     """
     path = Path(path).expanduser()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise HSIReadError(
+            f"the name {path.name!a} is no UTF-8, which GDAL needs: rename the file"
+        ) from error
     try:
         if path.is_file():
             return path
@@ -216,4 +226,4 @@ def existing(path: PathLike) -> Path:
         name = str(path) if len(str(path)) < 300 else f"{str(path)[:120]}…{str(path)[-60:]}"
         raise HSIReadError(f"cannot look for {name}: {error.strerror}") from error
     near = f"; the folder {path.parent} exists" if parent else f", nor its folder {path.parent}"
-    raise FileNotFoundError(f"no file {path}{near}")
+    raise FileNotFoundError(f"no file {path}{near}: check the name")

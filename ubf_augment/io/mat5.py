@@ -35,7 +35,9 @@ def check_variable(path: Path, key: str) -> None:
             if name != key:
                 continue
             if is_complex:
-                raise RadiometryError(f"{path.name}[{key!r}] holds complex numbers, not reflectance")
+                raise RadiometryError(
+                    f"{path.name}[{key!r}] holds complex numbers, not reflectance: choose another variable"
+                )
             if found != needed:
                 raise HSIReadError(
                     f"{path.name}[{key!r}] claims the shape {'×'.join(map(str, shape))}, which takes {needed} bytes, but {found} "

@@ -164,7 +164,7 @@ def describe(dataset: Any, path: Path) -> Stored:
     """
     types = {np.dtype(name) for name in dataset.dtypes}
     if any(kind.kind == "c" for kind in types):
-        raise RadiometryError(f"{path} holds complex numbers, not reflectance")
+        raise RadiometryError(f"{path} holds complex numbers, not reflectance: choose another product")
     wavelengths, fwhm, problem = headers.band_centres(dataset, str(path))
     gain, offset = headers.gains(dataset)
     place = Place.of(dataset, path)
@@ -238,7 +238,7 @@ def _check_envi(dataset: Any, path: Path) -> None:
     skipped = header.get("header_offset", "0").strip()
     if not skipped.isdigit():
         raise HSIReadError(
-            f"the header of {path} has the header offset {skipped!r}, which is no number of bytes"
+            f"the header of {path} has the header offset {skipped!r}, which is no number of bytes: correct it"
         )
     shape = (dataset.count, dataset.height, dataset.width)
     needed = int(skipped) + math.prod(shape) * np.dtype(dataset.dtypes[0]).itemsize
@@ -264,5 +264,5 @@ def _envi_data(header: Path) -> Path:
             return found
     raise HSIReadError(
         f"no data file beside {header}: looked for {header.stem} with the endings "
-        f"{', '.join(s or '(none)' for s in ENVI_DATA)}"
+        f"{', '.join(s or '(none)' for s in ENVI_DATA)}; put it there, or name the data file"
     )

@@ -118,10 +118,12 @@ class UnmixingModel(nn.Module):
         """Build the model that `config` describes; load its weights with ``load_state_dict``."""
         rest = dict(config)
         wavelengths, names, shade = rest.pop("wavelengths"), tuple(rest.pop("names")), rest.pop("shade")
-        spectra = torch.full((len(names), len(wavelengths)), 0.1, device="cpu")
-        if shade:
-            spectra[-1] = 0
-        return cls(Endmembers(spectra, torch.as_tensor(wavelengths, dtype=torch.float64), names), **rest)
+        with torch.device("cpu"):  # they are checked, also where the networks are laid out on "meta" first
+            spectra = torch.full((len(names), len(wavelengths)), 0.1)
+            if shade:
+                spectra[-1] = 0
+            endmembers = Endmembers(spectra, torch.as_tensor(wavelengths, dtype=torch.float64), names)
+        return cls(endmembers, **rest)
 
     def unmix(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h w"]:
         """Abundances of hyperspectral images (B, C, H, W) in reflectance.
