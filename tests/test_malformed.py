@@ -1,4 +1,4 @@
-"""Every line of the tables of malformed files, bundles and pictures: refused with a reason, or read right; see `malformed_files`."""
+"""Malformed files, bundles and pictures: every line of their tables is refused with a reason, or read right."""
 
 from __future__ import annotations
 
