@@ -248,3 +248,92 @@ def test_noise_of_a_large_image_does_not_repeat() -> None:
     model = ResidualModel(torch.zeros(1), torch.zeros(1, 1), torch.ones(1), 0.0)
     x = model.sample(1, 400, 400, torch.Generator().manual_seed(0)).flatten()
     assert len(torch.unique(x)) > 0.98 * len(x)
+
+
+# ---- decode: one pass, in place
+
+
+def _reference(a: Tensor, spectra: Tensor, m: ResidualModel, g: torch.Generator) -> Tensor:
+    """x = Eᵀa + μ + L z + d n, term by term in float64."""
+    n, _, h, w = a.shape
+    rows, noise = m.draw(n, h, w, g)
+    rows, z, white = rows.double(), noise.smooth(h, w).double(), noise.white(h * w).double()
+    sets = spectra.double().expand(n, -1, -1)
+    x = torch.einsum("npc,nphw->nchw", sets, a.double()) + rows[-1].view(1, -1, 1, 1)
+    return x + torch.einsum("rc,nrhw->nchw", rows[:-1], z) + white.view(n, -1, h, w)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    "size", [(7, 5), (64, 96), (300, 400)]
+)  # at once; image by image; several runs per image
+def test_decode_is_the_formula(own: bool, size: tuple[int, int]) -> None:
+    g = torch.Generator().manual_seed(3)
+    a = simplex.from_logits(torch.randn(3, 4, *size, generator=g, dtype=torch.float64))
+    spectra = torch.rand((3, 4, 6) if own else (4, 6), generator=g, dtype=torch.float64)
+    m = _model()
+    expected = _reference(a, spectra, m, torch.Generator().manual_seed(2))
+    exact = decode(a, spectra, m, torch.Generator().manual_seed(2))
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-7)  # ε is held in float32
+    single = decode(a.float(), spectra.float(), m, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(single.double(), expected, rtol=0, atol=2e-6)
+    assert torch.equal(single, decode(a.float(), spectra.float(), m, torch.Generator().manual_seed(2)))
+    assert not torch.equal(single, decode(a.float(), spectra.float(), m, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (80, 96)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_decode_writes_into_rows_of_any_type_and_layout(
+    residual: bool, size: tuple[int, int], dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    a, spectra = simplex.from_logits(torch.randn(2, 3, *size, generator=g)), torch.rand(3, 6, generator=g)
+    m = _model() if residual else None
+    plain = decode(a, spectra, m, torch.Generator().manual_seed(5))
+    out = torch.full((5, 6, *size), 7.0, dtype=dtype).contiguous(memory_format=layout)
+    place = out.data_ptr()
+    made = decode(a, spectra, m, torch.Generator().manual_seed(5), out=out, rows=torch.tensor([3, 0]))
+    assert made is out
+    assert out.data_ptr() == place
+    assert out.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(
+        out[[3, 0]], plain.to(dtype), rtol=0, atol=1e-6 if dtype.itemsize > 2 else 1e-2
+    )
+    assert bool((out[[1, 2, 4]] == 7).all())
+
+
+def test_an_image_depends_on_its_own_generator_alone() -> None:
+    a = simplex.from_logits(torch.randn(3, 2, 80, 80))
+    spectra = torch.rand(2, 6)
+    together = decode(a, spectra, _model(), per_sample(4, range(3)))
+    alone = decode(a[2:], spectra, _model(), per_sample(4, [2]))
+    torch.testing.assert_close(together[2:], alone, rtol=0, atol=1e-6)
+
+
+def test_noise_differs_between_bands_and_images_in_every_run() -> None:
+    """600×600 pixels and 3 bands are read in three runs: no band is another one, moved or mirrored in sign."""
+    m = ResidualModel(torch.zeros(3), torch.zeros(3, 0), torch.ones(3), 0.0)
+    x = m.sample(2, 600, 600, torch.Generator().manual_seed(0)).flatten(2).flatten(0, 1)
+    assert float((torch.corrcoef(x) - torch.eye(6)).abs().max()) < 0.01
+
+
+def test_decode_refuses_places_that_do_not_fit() -> None:
+    a, spectra = torch.rand(2, 3, 4, 4), torch.rand(3, 5)
+    with pytest.raises(ShapeError, match="room for 3 images"):
+        decode(a, spectra, out=torch.zeros(3, 5, 4, 4))
+    with pytest.raises(ShapeError, match="room for 2 images \\(4, 4, 4\\)"):
+        decode(a, spectra, out=torch.zeros(2, 4, 4, 4))
+    with pytest.raises(ShapeError, match="give out"):
+        decode(a, spectra, rows=torch.tensor([0, 1]))
+
+
+@pytest.mark.gpu
+def test_decode_on_a_gpu_is_that_of_the_cpu() -> None:
+    a, spectra = simplex.from_logits(torch.randn(4, 3, 64, 64)), torch.rand(3, 6)
+    here = decode(a, spectra, _model(), torch.Generator().manual_seed(1))
+    out = torch.zeros(4, 6, 64, 64, device="cuda", dtype=torch.bfloat16)
+    there = decode(a.cuda(), spectra, _model(), torch.Generator().manual_seed(1), out=out)
+    torch.testing.assert_close(there.float().cpu(), here, rtol=1e-2, atol=1e-2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -56,11 +57,13 @@ def uses_graphs(how: Compile) -> bool:
 def uncompiled(method: _F) -> _F:
     """Decorator: run a method as it is where a caller is compiled, its graph ends before and goes on after the call.
 
-    `torch.compiler.disable`, called at the first use, since it imports the compiler.
+    `torch.compiler.disable`, called at the first use after the compiler was imported, which takes seconds.
     """
 
     @functools.wraps(method)
     def outside(*args: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return method(*args)
         if "run" not in found:
             found["run"] = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
         return found["run"](*args)
