@@ -121,7 +121,7 @@ class Browser:
         self.call("Page.navigate", url=page.resolve().as_uri() + fragment)
         ready = "document.readyState === 'complete' && document.documentElement.dataset.ready === 'true'"
         wait = (
-            f"new Promise((done, fail) => {{ const end = Date.now() + 20000; (function look() {{ if ({ready}) done(true); "
+            f"new Promise((done, fail) => {{ const end = Date.now() + 60000; (function look() {{ if ({ready}) done(true); "
             "else if (Date.now() > end) fail(new Error('not ready')); else setTimeout(look, 20); })(); })"
         )
         self.run(wait)

@@ -160,3 +160,119 @@ def made_harvard(root: Path, side: tuple[int, int] = (24, 32)) -> Path:
         )
     np.savetxt(root / "CZ_hsdb" / "calib.txt", np.linspace(0.2, 0.9, 31))
     return root
+
+
+MATERIALS = ("soil", "tree", "water")
+
+
+def made_materials() -> Any:
+    """Spectra of three materials, roughly soil, tree and water, on a fine grid from 350 to 2600 nm."""
+    import torch
+
+    from ubf_augment.spectra import Endmembers
+
+    nm = torch.arange(350.0, 2601.0, 2.0)
+    edge = torch.sigmoid((nm - 715) / 12)
+    soil = 0.08 + 0.35 * (1 - torch.exp(-(nm - 350) / 700))
+    tree = (
+        0.04
+        + 0.06 * torch.exp(-(((nm - 550) / 40) ** 2))
+        + 0.42 * edge * torch.exp(-((nm - 715).clamp_min(0) / 1100))
+    )
+    water = 0.07 * torch.exp(-(nm - 350) / 180) + 0.005
+    return Endmembers(torch.stack([soil, tree, water]), nm, MATERIALS)
+
+
+def made_mixtures(seed: int, main: int, side: int = 12) -> Any:
+    """Abundances (3, H, W), mostly of one material."""
+    import torch
+
+    g = torch.Generator().manual_seed(seed)
+    logits = 1.2 * torch.randn(3, side, side, generator=g)
+    logits[main] += 2.5
+    return logits.softmax(0)
+
+
+def made_reflectance(sensor: Any, seed: int, main: int, side: int = 12) -> Any:
+    """Reflectance (C, H, W) of the bands of a sensor in file order; bad bands hold zero."""
+    import torch
+
+    good = list(sensor.order)
+    spectra = made_materials().resample(sensor).spectra
+    image = torch.zeros(len(sensor.wavelengths), side, side)
+    image[good] = torch.einsum("phw,pc->chw", made_mixtures(seed, main, side), spectra)
+    return image
+
+
+def made_sensor_folder(root: Path, sensor: Any, per_class: int = 3) -> Path:
+    """Two classes of files as a sensor's products store them: (H, W, C), whole numbers where it has a scale."""
+    for main, name in enumerate(MATERIALS[:2]):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            values = made_reflectance(sensor, 10 * main + i, main).numpy().transpose(1, 2, 0)
+            if sensor.scale is not None and sensor.scale < 1:
+                values = np.round((values - sensor.offset) / sensor.scale)
+            if sensor.nodata is not None:
+                values[..., list(sensor.bad_bands)] = sensor.nodata
+            kind = np.int32 if sensor.scale is not None and sensor.scale < 1 else np.float32
+            np.save(root / name / f"{i}.npy", values.astype(kind))
+    return root
+
+
+def made_resisc45(root: Path) -> Path:
+    """NWPU-RESISC45 as torchgeo keeps it: class folders, and lists of file names."""
+    rng = np.random.default_rng(0)
+    names = {"train": [], "val": [], "test": []}  # type: dict[str, list[str]]
+    for kind in ("forest", "river"):
+        for i in range(1, 6):
+            file = f"{kind}_{i:03}.jpg"
+            write_picture(
+                root / "NWPU-RESISC45" / kind / file, rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            )
+            names["train" if i < 4 else "val" if i < 5 else "test"].append(file)
+    for side, files in names.items():
+        (root / f"resisc45-{side}.txt").write_text("\n".join(files))
+    return root
+
+
+def made_places(root: Path) -> Path:
+    """Places365, small pictures of the training side, as torchvision keeps them: folders, categories, a list of files."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for k, name in enumerate(("/a/airfield", "/k/kitchen")):
+        for i in range(3):
+            file = f"{name}/{i:08}.jpg"
+            write_picture(
+                root / "data_256_standard" / file[1:], rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            )
+            lines.append(f"{file} {k}")
+    (root / "categories_places365.txt").write_text("/a/airfield 0\n/k/kitchen 1\n")
+    (root / "places365_train_standard.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def made_enmap(root: Path) -> Path:
+    """An EnMAP Level 2A tile as torchgeo finds it: int16, reflectance × 10000, bad bands without data."""
+    from rasterio.crs import CRS
+
+    from ubf_augment.spectra import sensor
+
+    s = sensor("enmap")
+    values = (made_reflectance(s, 0, 1, 24) * 10_000).round().numpy().astype(np.int16)
+    values[list(s.bad_bands)] = -32768
+    name = "ENMAP01-____L2A-DT0000001053_20220611T072305Z_002_V010400_20231124T151718Z-SPECTRAL_IMAGE.TIF"
+    utm = {"crs": CRS.from_epsg(32633), "transform": Affine(30, 0, 366015, 0, -30, 5809965), "nodata": -32768}
+    write_raster(root / name, values, **utm)
+    return root
+
+
+def made_prisma(root: Path) -> Path:
+    """A PRISMA Level 2D scene, converted to GeoTIFF as torchgeo asks for: reflectance in single precision."""
+    from rasterio.crs import CRS
+
+    from ubf_augment.spectra import sensor
+
+    values = made_reflectance(sensor("prisma"), 1, 0, 24).numpy()
+    utm = {"crs": CRS.from_epsg(32633), "transform": Affine(30, 0, 366015, 0, -30, 5809965)}
+    write_raster(root / "PRS_L2D_STD_20210307145414_20210307145418_0001.tif", values, **utm)
+    return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import subprocess
@@ -10,12 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from made import made_aid, made_arad, write_picture
 from PIL import Image
 
-from ubf_augment import HSISynthesizer, read_hsi, write_hsi
+import ubf_augment.cli
+from ubf_augment import HSISynthesizer, UBFAugment, read_hsi, write_hsi
 from ubf_augment.cli import main
+from ubf_augment.datasets import ARAD1K
 
 FEW = "{'steps': 2}"
 
@@ -120,6 +125,128 @@ def test_fit_from_folders_makes_a_bundle_that_samples_and_adapts(tmp_path: Path)
     ]
     assert main(words) == 0
     assert HSISynthesizer.from_pretrained(tmp_path / "new").num_bands == 8
+
+
+TINY = [
+    "--accelerator", "cpu", "--threads", "1", "--sheet", "false", "--settings.num_endmembers", "4",
+    "--settings.size", "[16,16]", "--settings.restarts", "1", "--settings.refine_iterations", "5",
+    "--settings.unmixing_steps", "3", "--settings.unmixing_options", "{batch_size: 2, crop: 16}",
+    "--settings.unmixing_config", "{width: 8, rgb_width: 8, blocks: 1, rgb_blocks: 1}",
+    "--settings.generator_steps", "2", "--settings.generator_options", "{}", "--settings.generator_batch_size", "4",
+    "--settings.generator_config", "{codec: unshuffle, factor: 2, widths: [16, 16], attention: []}",
+]  # fmt: skip
+
+
+def made_places(root: Path) -> Path:
+    """Places365: one folder of jpg files per class."""
+    rng = np.random.default_rng(0)
+    for name in ("airfield", "kitchen"):
+        for i in range(3):
+            write_picture(root / name / f"{i:08}.jpg", rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.mark.slow
+def test_the_natural_scenario_from_its_packaged_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_arad(tmp_path / "ARAD", side=(20, 24))
+    words = ["fit", "--config", "natural.yaml", "--hsi.init_args.root", "ARAD", "--out", "natural"]
+    assert main([*words, "--rgb", str(made_places(tmp_path / "places")), *TINY]) == 0
+    synth = HSISynthesizer.from_pretrained(tmp_path / "natural")
+    assert synth.wavelengths.tolist() == list(range(400, 701, 10))
+    assert synth.classes == ("airfield", "kitchen", "ARAD1K")
+    assert synth.card["sensor"] == "ARAD_1K, 31 bands, 400 to 700 nm"
+    train = ARAD1K("ARAD")
+    batch = {"image": torch.stack([s["image"] for s in train]), "label": torch.tensor([0, 1, 0])}
+    out = UBFAugment(synth, p=1.0, seed=0, classes=["airfield", "kitchen"], sample_options={"steps": 2})(
+        batch
+    )
+    assert out["image"].shape == (3, 31, 20, 24)
+    assert out["is_synthetic"].all()
+
+
+SCENARIOS = {
+    "natural": ["ARAD1K"],
+    "natural-harvard": ["HarvardHSI"],
+    "chikusei-aid": ["Chikusei", "AID"],
+    "chikusei-nwpu": ["Chikusei"],
+    "hsrs-sc": ["HSRSSC"],
+}
+
+
+def test_every_packaged_configuration_is_one_that_the_command_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ubf_augment.cli import build_parser
+    from ubf_augment.cli.configuration import packaged_config
+    from ubf_augment.generators import get_generator
+    from ubf_augment.unmixing import UnmixingModel
+
+    folder = Path(ubf_augment.cli.__file__).parent / "configs"
+    assert {f.stem for f in folder.glob("*.yaml")} == set(SCENARIOS)
+    for name, used in SCENARIOS.items():
+        words = packaged_config(["fit", "--config", name])
+        options = build_parser(words)[0].parse_args(words).fit
+        sources = [options.hsi, options.rgb]
+        assert [s.class_path.rpartition(".")[2] for s in sources if hasattr(s, "class_path")] == used
+        settings = options.settings
+        known = inspect.signature(UnmixingModel.fit).parameters
+        assert set(settings.unmixing_options) <= set(known)
+        size = tuple(settings.size)
+        generator = get_generator(
+            settings.generator, num_endmembers=settings.num_endmembers, size=size, **settings.generator_config
+        )
+        assert generator.size == size
+
+
+def test_a_configuration_of_ones_own_comes_before_a_packaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ubf_augment.cli.configuration import packaged_config
+
+    monkeypatch.chdir(tmp_path)
+    assert Path(packaged_config(["fit", "--config=natural"])[1].partition("=")[2]).is_file()
+    (tmp_path / "natural.yaml").write_text("out: mine\n")
+    assert packaged_config(["fit", "--config", "natural.yaml"])[2] == "natural.yaml"
+    assert packaged_config(["fit", "--config", "other.yaml"])[2] == "other.yaml"
+
+
+def test_fit_says_in_one_line_which_data_set_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "natural.yaml"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("ubf fit: Dataset not found in `root='data/ARAD_1K'`")
+    assert "ARAD_1K_0001.mat" in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_what_fit_gathers(tmp_path: Path) -> None:
+    from torch.utils.data import Subset
+
+    from ubf_augment.cli.inputs import ReadOptions, gather_pictures, gather_scenes
+    from ubf_augment.datasets import AID
+
+    root = made_folders(tmp_path)
+    made_arad(tmp_path / "arad", side=(8, 8))
+    scenes, labels = gather_scenes([root / "hsi", ARAD1K(tmp_path / "arad")], ReadOptions(), limit=2)
+    assert [getattr(s, "meta", {}).get("path", "")[-5:] for s in scenes] == ["0.tif", "1.tif", ""]
+    assert isinstance(scenes[2], Subset)
+    assert list(scenes[2].indices) == [0, 1]
+    assert labels == [None] * 3
+    aid = AID(made_aid(tmp_path / "aid", 3, 8))
+    some = gather_pictures(aid, None, 2)
+    assert len(some) == 60
+    assert [some[i]["label"] for i in (0, 1, 2)] == [0, 0, 1]
+    assert gather_pictures([aid], None, None) is aid
+    assert len(gather_pictures([root / "rgb", tmp_path / "aid" / "AID"], ["Red", "Airport"], None)) == 6
+    with pytest.raises(ValueError, match="one data set alone"):
+        gather_pictures([aid, root / "rgb"], None, None)
+    with pytest.raises(ValueError, match="rgb_classes=… is for folders"):
+        gather_pictures(aid, ["Airport"], None)
+    with pytest.raises(ValueError, match="at least 1"):
+        gather_scenes(root / "hsi", ReadOptions(), limit=0)
 
 
 STEPS = 150

@@ -25,7 +25,7 @@ from ubf_augment.errors import BandCountError, NoDataError, RadiometryError, Sha
 from ubf_augment.mixing import mix
 from ubf_augment.pretraining import Decoder, describe, join, pretrain, unmixed
 from ubf_augment.strategies import SpectralVariation
-from ubf_augment.synthesis.pipeline import quantise
+from ubf_augment.synthesis.maps import quantise
 from ubf_augment.training import make_fabric
 
 CPU = torch.device("cpu")

@@ -163,27 +163,33 @@ def verify(directory: str | Path) -> dict[str, Any]:
         )
     index = _json(root / INDEX)
     version = index.get("format_version")
-    if not isinstance(version, int):
-        raise BundleError(f"{root / INDEX} has no format_version: it is not a bundle of this package")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BundleError(
+            f"{root / INDEX} has no format_version: it is not a bundle of this package; {_REMEDY}"
+        )
     if version > FORMAT_VERSION:
         raise BundleVersionError(
             f"{root} has format version {version}, written by ubf-augment {index.get('package_version')}; "
             f"this version reads up to {FORMAT_VERSION}: upgrade with pip install -U ubf-augment"
         )
-    sums = index.get("sha256")
+    sums, parts = index.get("sha256"), index.get("components", [])
     if not isinstance(sums, dict) or sums.get(INDEX) != index_checksum(index):
         raise BundleError(f"{root / INDEX} was altered (its checksum differs): {_REMEDY}")
-    parts = index.get("components", [])
+    if not isinstance(parts, list):
+        raise BundleError(f"{root / INDEX} names its components as {parts!r}, not as a list: {_REMEDY}")
     if strange := [c for c in parts if not _COMPONENT.fullmatch(str(c))]:
-        raise BundleError(f"{root / INDEX} names a component {strange[0]!r}, which is no folder of a bundle")
+        raise BundleError(
+            f"{root / INDEX} names a component {strange[0]!r}, which is no folder of a bundle: {_REMEDY}"
+        )
     needed = [ENDMEMBERS, *(f"{c}/{f}" for c in parts for f in ("config.json", "model.safetensors"))]
     if unlisted := [name for name in needed if name not in sums]:
         raise BundleError(f"{root / INDEX} lacks checksums of {', '.join(unlisted)}: {_REMEDY}")
     for name in needed:
         if not (root / name).is_file():
             raise BundleError(f"{root / name} is missing: {_REMEDY}")
-        if checksum((root / name).read_bytes()) != sums[name]:
-            raise BundleError(f"{root / name} was altered or truncated (its sha256 differs): {_REMEDY}")
+        with (root / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
+                raise BundleError(f"{root / name} was altered or truncated (its sha256 differs): {_REMEDY}")
     return index
 
 
@@ -288,7 +294,7 @@ def _present(target: Path) -> Path:
         return target
     if (previous := _previous(target)).is_dir():
         return previous
-    raise BundleError(f"there is no bundle directory {target}")
+    raise BundleError(f"there is no bundle directory {target}: check the name, or {_REMEDY}")
 
 
 def _recover(target: Path) -> None:
@@ -303,7 +309,7 @@ def _recover(target: Path) -> None:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as JSON ({error}): {_REMEDY}") from error
     if not isinstance(value, dict):
         raise BundleError(f"{path} does not hold a JSON object: {_REMEDY}")
@@ -335,7 +341,8 @@ def checksum(data: bytes) -> str:
 def index_checksum(index: Mapping[str, Any]) -> str:
     """Checksum of an index, without this very entry."""
     bare = dict(index) | {"sha256": {k: v for k, v in dict(index["sha256"]).items() if k != INDEX}}
-    return checksum(json.dumps(bare, sort_keys=True, ensure_ascii=False).encode())
+    text = json.dumps(bare, sort_keys=True, ensure_ascii=False)
+    return checksum(text.encode(errors="surrogatepass"))  # JSON can hold half a character
 
 
 def _package_version() -> str:

@@ -65,7 +65,7 @@ class OnDisk:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     x = OnDisk.create(Path(folder, "x.npy"), (4, 2), torch.float32)
-    ...     x.write(1, torch.ones(2, 2))
+    ...     x[1:3] = torch.ones(2, 2)
     ...     x[torch.tensor([0, 2])], len(x), x.nbytes
     (tensor([[0., 0.],
             [1., 1.]]), 4, 32)
@@ -118,15 +118,19 @@ class OnDisk:
         """Every ``step``-th of all values, flattened."""
         return torch.from_numpy(np.array(self._map().reshape(-1)[::step]))
 
-    def write(self, start: int, rows: Tensor) -> None:
-        """Write rows from number ``start``.
+    def __setitem__(self, index: slice, rows: Tensor) -> None:
+        """Write consecutive rows.
 
         Raises:
+            ValueError: if they do not fit.
             OSError: if the disk is full; a write through a map would kill the process instead.
         """
+        place = range(*index.indices(len(self)))
+        if place.step != 1 or rows.shape != (len(place), *self.shape[1:]):
+            raise ValueError(f"{tuple(rows.shape)} values for rows {index} of {tuple(self.shape)}")
         values = rows.detach().to("cpu", self.dtype).contiguous().numpy()
         with self.path.open("r+b") as file:
-            file.seek(self._offset + start * (self.nbytes // max(1, len(self))))
+            file.seek(self._offset + place.start * (self.nbytes // max(1, len(self))))
             file.write(values.tobytes())
 
     def _map(self) -> Any:
@@ -164,4 +168,4 @@ def gather(parts: Iterable[Tensor], index: Tensor) -> Tensor:
     if len(wanted) and int(wanted[-1]) >= at:
         raise IndexError(f"row {int(wanted[-1])} of {at}")
     out = torch.cat(found)
-    return torch.empty_like(out).index_copy_(0, order, out)
+    return out.new_empty(out.shape).index_copy_(0, order, out)

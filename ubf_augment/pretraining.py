@@ -20,7 +20,7 @@ from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.strategies import SpectralVariation, draw_masks, fuse
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.pipeline import quantise
+from ubf_augment.synthesis.maps import quantise
 from ubf_augment.training import digest, fit_loop, launch, make_fabric, warmup_cosine
 
 if TYPE_CHECKING:

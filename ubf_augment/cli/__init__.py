@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ubf_augment.cli.configuration import data_sets_of, packaged_config
 from ubf_augment.cli.output import command
 from ubf_augment.errors import OtherProcessError, UBFError
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments after ``ubf``; those of the process by default.
     """
-    words = [*(sys.argv[1:] if argv is None else argv)]  # "list" is a submodule here
+    words = packaged_config([*(sys.argv[1:] if argv is None else argv)])  # "list" is a submodule here
     debug = "--debug" in words
     words = [re.sub(r"^--[\w.-]+", _underscored, w) for w in words if w != "--debug"]
     words = ["--out" if w == "-o" else w for w in words]
@@ -54,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     chosen: dict[str, Any] = {}
     try:
+        built = data_sets_of(options[options.command])
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # new in 4.49
-        chosen = instantiate(options)[options.command].as_dict()
+        chosen = instantiate(options)[options.command].as_dict() | built
         chosen.pop("config", None)
         functions[options.command](**chosen)
     except KeyboardInterrupt:

@@ -55,19 +55,18 @@ def run(
         dtype: how weights are stored.
         sheet: write samples.png beside the model card.
     """
-    import torch
-
-    from ubf_augment.training import make_fabric
+    from ubf_augment.training import launch, make_fabric, once, share
 
     check_target(out)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    fabric = launch(make_fabric(accelerator=accelerator, devices=devices, precision=precision), threads)
     work = out.with_name(f"{out.name}.work") if workdir is None else workdir
     fast = HSISynthesizer.from_pretrained(bundle).distill(
         evaluations, guidance=guidance, scenes=scenes, steps=steps, batch_size=batch_size, lr=lr, seed=seed,
-        checkpoint=work / "distillation.pt", fabric=make_fabric(accelerator=accelerator, devices=devices, precision=precision),
+        checkpoint=work / "distillation.pt", fabric=fabric,
     )  # fmt: skip
-    fast.save_pretrained(out, dtype=dtype)
+    once(fabric, lambda: fast.save_pretrained(out, dtype=dtype))
+    if share(fabric)[0]:
+        return
     if sheet:
         from ubf_augment.report import sample_sheet
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ubf_augment.bundle import check_target
-from ubf_augment.cli.inputs import ReadOptions, as_list, read_scenes, split_names
+from ubf_augment.cli.inputs import DataSet, ReadOptions, gather_pictures, gather_scenes, split_names
 from ubf_augment.cli.output import say
-from ubf_augment.datasets import PictureFolder
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.pipeline import FitSettings
 
@@ -17,17 +16,19 @@ POSITIONAL: dict[str, dict[str, Any]] = {}
 
 
 def run(
-    hsi: Path,
+    hsi: Path | DataSet | list[Path | DataSet],
     out: Path,
     *,
-    rgb: list[Path] | Path | None = None,
+    rgb: Path | DataSet | list[Path | DataSet] | None = None,
     read: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
+    hsi_limit: int | None = None,
     rgb_classes: list[str] | str | None = None,
     rgb_per_class: int | None = None,
     settings: FitSettings = FitSettings(),  # noqa: B008 - frozen
     workdir: Path | None = None,
     accelerator: str = "auto",
     devices: int = 1,
+    num_nodes: int = 1,
     precision: str = "32-true",
     threads: int | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float16",
@@ -36,47 +37,52 @@ def run(
 ) -> None:
     """Train a synthesizer: unmixing, RGB pictures into the same abundance space, a generator of both.
 
-    Interrupted by Ctrl-C or kill, the same command goes on from the work directory.
+    Interrupted by Ctrl-C or kill, the same command goes on from the work directory. Images, pictures and abundance maps are kept
+    there, not in memory.
 
     Args:
-        hsi: hyperspectral image, folder of images, or folder of class folders.
+        hsi: hyperspectral image, folder of images, or folder of class folders; or a data set, in YAML as class_path and
+            init_args; or several.
         out: directory of the bundle.
-        rgb: folder of RGB pictures with class folders, or several.
+        rgb: folder of RGB pictures with class folders, or several; or a data set of labelled pictures.
         read: how the hyperspectral files are read.
+        hsi_limit: at most so many hyperspectral images of each source, evenly chosen.
         rgb_classes: class folders to take, such as Forest,Meadow; all by default.
         rgb_per_class: at most so many pictures of each class.
         settings: of the fit.
-        workdir: checkpoints and abundance maps; <out>.work by default.
+        workdir: checkpoints, images and abundance maps; <out>.work by default; with several nodes one that all of them see.
         accelerator: auto, cpu, cuda, mps.
-        devices: number of devices.
+        devices: processes on each node, one per GPU. They share each training step, so the batch size must be a multiple of
+            all of them, and the unmixing of the pictures.
+        num_nodes: machines; start the same command on each, by srun or torchrun.
         precision: 32-true, bf16-mixed, 16-mixed.
-        threads: CPU threads; torch's choice by default.
+        threads: CPU threads of each process; by default all cores, shared by the processes of a machine.
         dtype: how weights are stored.
         card: facts for the model card, such as data and licence.
         sheet: write samples.png beside the model card.
     """
-    import torch
-
-    from ubf_augment.training import make_fabric
+    from ubf_augment.training import launch, make_fabric, once, share
 
     check_target(out)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    images, labels = read_scenes(hsi, read)
-    pictures = None if not rgb else PictureFolder(as_list(rgb), split_names(rgb_classes), rgb_per_class)
-    say(f"{len(images)} hyperspectral images, {len(pictures) if pictures else 0} RGB pictures")
+    images, labels = gather_scenes(hsi, read, hsi_limit)
+    pictures = None if rgb is None else gather_pictures(rgb, split_names(rgb_classes), rgb_per_class)
+    fabric = make_fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    launch(fabric, threads)
     work = out.with_name(f"{out.name}.work") if workdir is None else workdir
-    fabric = make_fabric(accelerator=accelerator, devices=devices, precision=precision)
+    first = share(fabric)[0] == 0
+    if first:
+        say(f"{images.images} hyperspectral images, {0 if pictures is None else len(pictures)} RGB pictures")
     synth = HSISynthesizer.fit(
         images, pictures, settings, hsi_labels=labels, workdir=work, fabric=fabric, card=card
     )
-    synth.save_pretrained(out, dtype=dtype)
-    if sheet:
-        from ubf_augment.report import sample_sheet
+    once(fabric, lambda: synth.save_pretrained(out, dtype=dtype))
+    if first:
+        if sheet:
+            from ubf_augment.report import sample_sheet
 
-        names = synth.classes[:12] or None
-        sample_sheet(synth, names, title=f"{out.name}: samples", path=out / "samples.png", dpi=90)
-    _tell(synth.card, out, work)
+            names = synth.classes[:12] or None
+            sample_sheet(synth, names, title=f"{out.name}: samples", path=out / "samples.png", dpi=90)
+        _tell(synth.card, out, work)
 
 
 def _tell(card: Mapping[str, Any], out: Path, work: Path) -> None:

@@ -6,14 +6,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
-from ubf_augment.datasets import HSIFolder
+from ubf_augment.datasets import HSIFolder, PictureFolder
+from ubf_augment.datasets.balancing import labels_of
 from ubf_augment.datasets.pictures import class_folders
 from ubf_augment.errors import HSIReadError, NoDataError
 from ubf_augment.io import HSI, list_hsi, read_hsi
+
+if TYPE_CHECKING:
+    DataSet: TypeAlias = Dataset[Any]
+else:
+    DataSet = Dataset  # with a parameter, the parser of the command line takes no arguments of its subclasses
 
 
 @dataclass(frozen=True)
@@ -70,19 +77,27 @@ def parse_wavelengths(given: str | Sequence[float] | None) -> list[float] | str 
     """
     if given is None or not isinstance(given, str):
         return None if given is None else [float(v) for v in given]
-    text, path = given, Path(given).expanduser()
-    if path.is_file():
-        text = "\n".join(line.partition("#")[0] for line in path.read_text(encoding="utf-8").splitlines())
-    words = [w for w in re.split(r"[\s,;\[\]]+", text) if w]
+    words = _words(given)
     try:
         return [float(w) for w in words]
-    except ValueError as error:
-        if path.is_file():
-            raise ValueError(
-                f"{path} holds {str(error).rpartition(': ')[2]}, which is no number: give band centres in nm, "
-                "separated by spaces, commas or lines"
-            ) from error
-        return given
+    except ValueError:
+        path = Path(given).expanduser()
+    try:
+        if not path.is_file():
+            return given
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if words := _words("\n".join(line.partition("#")[0] for line in lines)):
+            return [float(w) for w in words]
+        raise ValueError("no text: nothing")
+    except (OSError, ValueError) as error:
+        what = "other things than text" if isinstance(error, UnicodeError) else str(error).rpartition(": ")[2]
+        raise ValueError(
+            f"{path} holds {what}, which is no number: give band centres in nm, separated by spaces, commas or lines"
+        ) from error
+
+
+def _words(text: str) -> list[str]:
+    return [w for w in re.split(r"[\s,;\[\]]+", text) if w]
 
 
 def split_names(given: Sequence[str] | str | None) -> list[str] | None:
@@ -96,27 +111,126 @@ def split_names(given: Sequence[str] | str | None) -> list[str] | None:
     return None if given is None else list(given)
 
 
-def as_list(given: Sequence[Path] | Path) -> list[Path]:
-    """One or several paths as a list."""
-    return [given] if isinstance(given, Path) else list(given)
+class SceneFiles(Sequence[Any]):
+    """Hyperspectral files, each read when it is asked for, and data sets among them.
+
+    Args:
+        sources: paths and data sets.
+        read: how files are read.
+    """
+
+    def __init__(self, sources: Sequence[Path | DataSet], read: ReadOptions) -> None:
+        self.sources, self._arguments = sources, read.arguments()
+
+    @property
+    def images(self) -> int:
+        """Number of images, those of the data sets included."""
+        counts: list[int] = [1 if isinstance(s, Path) else len(s) for s in self.sources]  # type: ignore[arg-type]
+        return sum(counts)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, i: Any) -> Any:
+        source = self.sources[i]
+        return read_hsi(source, on_nodata="mask", **self._arguments) if isinstance(source, Path) else source
 
 
-def read_scenes(path: Path, read: ReadOptions) -> tuple[list[HSI], list[str | None]]:
-    """Read one file, a folder of files, or a folder of class folders; gives images and their classes.
+def find_scenes(path: Path, limit: int | None = None) -> list[tuple[Path, str | None]]:
+    """Find one file, a folder of files, or a folder of class folders; gives paths and their classes.
+
+    Args:
+        path: file or folder.
+        limit: at most so many, evenly chosen.
 
     Raises:
-        FileNotFoundError, HSIReadError: if there is nothing to read; further as `read_hsi`.
+        FileNotFoundError, HSIReadError: if there is nothing to read.
     """
     path = path.expanduser()
     if path.is_file():
-        return [read_hsi(path, on_nodata="mask", **read.arguments())], [None]
+        return [(path, None)]
     files: list[tuple[Path, str | None]] = []
     folders = class_folders(path)
     if _holds_images(path) or not folders:
         files += [(f, None) for f in list_hsi(path)]
     for folder in folders:
         files += [(f, folder.name) for f in list_hsi(folder)]
-    return [read_hsi(f, on_nodata="mask", **read.arguments()) for f, _ in files], [name for _, name in files]
+    return list(evenly(files, limit))
+
+
+def gather_scenes(
+    sources: Path | DataSet | Sequence[Path | DataSet], read: ReadOptions, limit: int | None = None
+) -> tuple[SceneFiles, list[str | None]]:
+    """Images and data sets for `HSISynthesizer.fit`, and the classes of the images.
+
+    Args:
+        sources: files, folders (see `find_scenes`) and data sets.
+        read: how files are read.
+        limit: at most so many images of each source, evenly chosen.
+
+    Raises:
+        FileNotFoundError, HSIReadError: if there is nothing to read.
+    """
+    found: list[tuple[Path | DataSet, str | None]] = []
+    for source in [sources] if isinstance(sources, Path | DataSet) else sources:
+        if isinstance(source, Path):
+            found += find_scenes(source, limit)
+        else:
+            rows = evenly(range(len(source)), limit)  # type: ignore[arg-type]
+            found.append((source if limit is None else Subset(source, list(rows)), None))
+    return SceneFiles([s for s, _ in found], read), [label for _, label in found]
+
+
+def gather_pictures(
+    sources: Path | DataSet | Sequence[Path | DataSet], classes: Sequence[str] | None, per_class: int | None
+) -> Any:
+    """Labelled pictures of folders of class folders, or of one data set.
+
+    Args:
+        sources: one or several folders, or a data set of labelled pictures.
+        classes: class folders to take.
+        per_class: at most so many pictures of each class.
+
+    Raises:
+        ValueError: for several data sets, or classes with a data set.
+        FileNotFoundError, HSIReadError, UnknownClassError: see `PictureFolder`.
+    """
+    given = [sources] if isinstance(sources, Path | DataSet) else list(sources)
+    folders = [source for source in given if isinstance(source, Path)]
+    if len(folders) == len(given):
+        return PictureFolder(folders, classes, per_class)
+    if len(given) > 1:
+        raise ValueError("pictures come from folders, or from one data set: give rgb=… one data set alone")
+    if classes is not None:
+        raise ValueError(
+            "rgb_classes=… is for folders of pictures: choose the classes of a data set in its own arguments"
+        )
+    data: Any = given[0]
+    if per_class is None:
+        return data
+    seen: dict[int, int] = {}
+    rows = []
+    for i, label in enumerate(labels_of(data)):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= per_class:
+            rows.append(i)
+    return Subset(data, rows)
+
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most ``limit`` of the items, evenly chosen from first to last.
+
+    >>> list(evenly(range(10), 4)), list(evenly(range(3), 4))
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"the limit must be at least 1, got {limit}")
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
@@ -133,7 +247,7 @@ def read_images(path: Path, read: ReadOptions) -> tuple[Any, Tensor, Any]:
             list_hsi(folder)  # says which class is empty
         data = HSIFolder(path, **read.arguments())
         return data, data.wavelengths, None
-    scenes, _ = read_scenes(path, read)
+    scenes: list[HSI] = list(SceneFiles([file for file, _ in find_scenes(path)], read))
     if bad := [s for s in scenes if not bool(s.mask.all())]:
         raise NoDataError(
             f"{bad[0].meta.get('path', path)} has {int((~bad[0].mask).sum())} pixels without data: crop the image, or leave "

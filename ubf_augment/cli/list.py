@@ -8,6 +8,7 @@ from typing import Any
 
 from ubf_augment import bundle as bundles
 from ubf_augment.cli.output import say, show
+from ubf_augment.errors import BundleError
 
 POSITIONAL: dict[str, dict[str, Any]] = {
     "bundle": {
@@ -27,7 +28,12 @@ def run(bundle: str | None = None) -> None:
     """
     if bundle is not None:
         directory = bundles.locate(bundle)
-        _describe(directory, bundles.verify(directory))
+        try:
+            _describe(directory, bundles.verify(directory))
+        except (LookupError, TypeError) as error:
+            raise BundleError(
+                f"the index of {directory} lacks entries, or has others than a bundle: {error}"
+            ) from error
         return
     from rich.table import Table
 

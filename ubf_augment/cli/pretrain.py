@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ubf_augment.classification import Recipe
 from ubf_augment.cli.inputs import ReadOptions, read_images
 from ubf_augment.cli.output import say
 from ubf_augment.errors import ShapeError
+from ubf_augment.files import replacing
 from ubf_augment.pretraining import pretrain
 from ubf_augment.synthesis import HSISynthesizer
 
@@ -69,14 +69,12 @@ def run(
     """
     from safetensors.torch import save_file
 
-    from ubf_augment.training import make_fabric
+    from ubf_augment.training import launch, make_fabric, share
 
     if out.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got out={out}")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already: give overwrite=true, or another file")
-    if threads is not None:
-        torch.set_num_threads(threads)
     synth = HSISynthesizer.from_pretrained(bundle)
     data, nm, _ = read_images(images, read)
     if len(nm) != synth.num_bands or float((nm - synth.wavelengths).abs().max()) > 0.5:
@@ -87,21 +85,21 @@ def run(
     items = [data[i] for i in range(len(data))]
     x = stack([item["image"] if isinstance(item, dict) else item for item in items], tile)
     say(f"{len(x)} images of {x.shape[2]}×{x.shape[3]} pixels, {x.shape[1]} bands")
+    fabric = launch(make_fabric(accelerator=accelerator, devices=devices, precision=precision), threads)
     resume = out.with_name(f"{out.name}.resume") if checkpoint is None else checkpoint
     done = pretrain(
         synth, x, recipe, endmember_std=endmember_std, illumination_std=illumination_std, brightness_std=brightness_std,
-        checkpoint=resume, seed=seed,
-        fabric=make_fabric(accelerator=accelerator, devices=devices, precision=precision),
+        checkpoint=resume, seed=seed, fabric=fabric,
     )  # fmt: skip
+    if share(fabric)[0]:
+        return
     facts = {
         "model": recipe.model, "bands": str(len(nm)), "wavelengths": json.dumps(synth.wavelengths.tolist()),
         "steps": str(recipe.steps), "mean": json.dumps(done.mean.flatten().tolist()),
         "std": json.dumps(done.std.flatten().tolist()),
     }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    save_file(done.backbone(), aside, facts)
-    os.replace(aside, out)
+    with replacing(out) as aside:
+        save_file(done.backbone(), aside, facts)
     if checkpoint is None:
         resume.unlink(missing_ok=True)
     say(f"weights of {recipe.model} in {out}")

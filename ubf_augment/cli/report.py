@@ -75,7 +75,7 @@ def run(
         bundle, out, real=images, wavelengths=nm, class_map=class_map, rgb_bands=rgb_bands,
         classes=split_names(classes), per_class=per_class, evaluate=evaluate, seed=seed, residual=residual,
         megabytes=megabytes, title=title, device=find_device(device), real_name="" if folder is None else str(folder),
-        command=shlex.join(command), progress=sys.stderr.isatty(), **(options or {}),
+        command=shlex.join(command), progress=sys.stderr.isatty(), options=options,
     )  # fmt: skip
     say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
@@ -87,14 +87,16 @@ def _check_real(folder: Path) -> None:
         ValueError: if it is.
     """
     manifest = folder.expanduser() / MANIFEST
-    if manifest.is_file():
-        bundle = json.loads(manifest.read_text(encoding="utf-8")).get("bundle")
+    content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
+    if isinstance(content, dict) and "fingerprint" in content:
+        bundle = content.get("bundle")
         raise ValueError(
             f"{folder} holds samples of {bundle}, not real images: ubf report {bundle} shows them"
         )
 
 
 def _is_folder_of_images(what: str) -> bool:
-    """Whether this names a folder or a file that is no bundle."""
+    """Whether this names a folder or a file that is no bundle, not even an incomplete one."""
     path = Path(what).expanduser()
-    return what not in bundles.packaged() and path.exists() and not (path / bundles.INDEX).is_file()
+    parts = (path / bundles.INDEX, path / bundles.ENDMEMBERS)
+    return what not in bundles.packaged() and path.exists() and not any(part.is_file() for part in parts)

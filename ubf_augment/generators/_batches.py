@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ubf_augment.files import OnDisk
 from ubf_augment.generators.base import MapGenerator
 from ubf_augment.generators.maps import dihedral, num_symmetries
 
@@ -26,17 +27,25 @@ class Batches:
     """
 
     def __init__(
-        self, model: MapGenerator, maps: Tensor, labels: Tensor | None, device: torch.device, augment: bool
+        self,
+        model: MapGenerator,
+        maps: Tensor | OnDisk,
+        labels: Tensor | None,
+        device: torch.device,
+        augment: bool,
     ) -> None:
-        """Move the maps to the device if they are small enough."""
-        self.maps = maps.to(device) if maps.nbytes <= _ON_DEVICE_BYTES else maps
+        """Move the maps to the device if they are small enough; maps in a file stay there on a CPU."""
+        if maps.nbytes <= _ON_DEVICE_BYTES and not (isinstance(maps, OnDisk) and device.type == "cpu"):
+            maps = maps[:].to(device)
+        self.maps = maps
         self.labels, self.device, self._read = labels, device, model._read
         self.symmetries = num_symmetries(model.size) if augment else 1
 
     def __call__(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Give the maps at ``indices`` (b,), each by a random symmetry."""
         op = torch.randint(self.symmetries, (len(indices),), generator=generator)
-        return dihedral(self._read(self.maps[indices.to(self.maps.device)]), op).to(self.device)
+        chosen = self.maps[indices if isinstance(self.maps, OnDisk) else indices.to(self.maps.device)]
+        return dihedral(self._read(chosen), op).to(self.device)
 
     def classes(self, indices: Tensor) -> Tensor | None:
         """Give the labels at ``indices``, on the device."""
@@ -44,6 +53,7 @@ class Batches:
 
     def sampled(self) -> Iterator[Tensor]:
         """Give batches of at most about 4096 evenly chosen maps, their symmetries in turn."""
-        chosen = self.maps[:: max(1, len(self.maps) // 4096)]
-        for part in torch.split(chosen, _CHUNK):
+        every = torch.arange(0, len(self.maps), max(1, len(self.maps) // 4096))
+        for chosen in torch.split(every, _CHUNK):
+            part = self.maps[chosen]
             yield dihedral(self._read(part), torch.arange(len(part)) % self.symmetries).to(self.device)

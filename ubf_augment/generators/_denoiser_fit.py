@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ubf_augment import seeding
+from ubf_augment.files import OnDisk
 from ubf_augment.generators._batches import Batches
 from ubf_augment.generators.codec import AbundanceAutoencoder
 from ubf_augment.seeding import derive_seed
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def fit_denoiser(
     model: DenoisingGenerator,
-    maps: Tensor,
+    maps: Tensor | OnDisk,
     labels: Tensor | None,
     *,
     steps: int,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ubf_augment.errors import LabelError
+from ubf_augment.files import OnDisk
 from ubf_augment.generators._fields import autocorrelation
 from ubf_augment.generators.maps import as_abundances
 from ubf_augment.seeding import derive_seed
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
     from ubf_augment.generators.gmm import GMM
 
+_TOGETHER = 1024
 _STATE = ("weights_", "means_", "covariances_", "precisions_cholesky_")
 
 
 def fit_gmm(
     model: GMM,
-    maps: Tensor,
+    maps: Tensor | OnDisk,
     labels: Tensor | None,
     *,
     steps: int,
@@ -78,7 +80,7 @@ def fit_gmm(
     if model.spatial:
         for k, ids in enumerate(members):
             chosen = ids[torch.linspace(0, len(ids) - 1, min(len(ids), maps_per_class)).long()]
-            a = as_abundances(maps[chosen.to(maps.device)]).cpu()
+            a = as_abundances(maps[chosen]).cpu()
             _fit_correlation(model, k, a, derive_seed(seed, 2, k))
     model.ready.fill_(True)
     model.to(fabric.device).eval()
@@ -105,7 +107,7 @@ def _members(model: GMM, labels: Tensor | None, count: int) -> list[Tensor]:
     return members
 
 
-def _pixels(model: GMM, maps: Tensor, ids: Tensor, most: int, seed: int) -> NDArray[Any]:
+def _pixels(model: GMM, maps: Tensor | OnDisk, ids: Tensor, most: int, seed: int) -> NDArray[Any]:
     """Draw at most ``most`` pixels of these maps, as coordinates (n, P − 1) in float64."""
     area = model.size[0] * model.size[1]
     if min(most, len(ids) * area) < model.components:
@@ -115,9 +117,10 @@ def _pixels(model: GMM, maps: Tensor, ids: Tensor, most: int, seed: int) -> NDAr
         )
     total = len(ids) * area
     chosen = torch.from_numpy(np.random.default_rng(seed).choice(total, min(total, most), replace=False))
-    which, where = ids[chosen // area].to(maps.device), (chosen % area).to(maps.device)
-    rows = maps.flatten(2)[which, :, where][:, :, None, None]
-    return model.coordinates(as_abundances(rows).cpu())[:, :, 0, 0].double().numpy()
+    which, where = ids[chosen // area], chosen % area
+    parts = zip(torch.split(which, _TOGETHER), torch.split(where, _TOGETHER), strict=True)
+    rows = torch.cat([maps[i].flatten(2)[torch.arange(len(i)), :, at] for i, at in parts])
+    return model.coordinates(as_abundances(rows[:, :, None, None]).cpu())[:, :, 0, 0].double().numpy()
 
 
 class _EM:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ubf_augment import seeding
+from ubf_augment.files import OnDisk
 from ubf_augment.generators._batches import Batches
 from ubf_augment.generators._critic import AdaptiveAugment, Critic, gradient_penalty
 from ubf_augment.training import EMA, History, fit_loop, launch, make_fabric, warmup_constant
@@ -74,7 +75,7 @@ class _GeneratorEMA(EMA):
 
 def fit_stylegan3(
     model: StyleGAN3,
-    maps: Tensor,
+    maps: Tensor | OnDisk,
     labels: Tensor | None,
     *,
     steps: int,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ubf_augment import simplex
 from ubf_augment.errors import LabelError, MissingLabelError, ShapeError
+from ubf_augment.files import OnDisk
 from ubf_augment.generators.maps import as_abundances
 from ubf_augment.generators.stored import write_network
 from ubf_augment.seeding import Generators, derive_seed
@@ -91,7 +92,7 @@ class MapGenerator(nn.Module, ABC):
         """Draw n maps, sample i from ``generator[i]`` alone; called in eval mode without gradients."""
 
     @abstractmethod
-    def _fit(self, maps: Tensor, labels: Tensor | None, **options: Any) -> History:
+    def _fit(self, maps: Tensor | OnDisk, labels: Tensor | None, **options: Any) -> History:
         """Train on checked maps (uint8 or float; see `as_abundances`) and labels."""
 
     @abstractmethod
@@ -123,7 +124,7 @@ class MapGenerator(nn.Module, ABC):
     @final
     def fit(
         self,
-        maps: Shaped[Tensor, "n p h w"],
+        maps: Shaped[Tensor, "n p h w"] | OnDisk,
         *,
         labels: Int64[Tensor, "n"] | None = None,
         steps: int,
@@ -140,7 +141,7 @@ class MapGenerator(nn.Module, ABC):
 
         Args:
             maps: (N,P,H,W) on the simplex, float, or uint8 holding 255·a (closed again when read: compact
-                storage).
+                storage); in memory, or in a file of which the maps of a step alone are read.
             labels: (N,) classes in [0, K); needed if the generator has classes.
             steps: optimiser steps in total; with ``checkpoint`` those before an interruption count.
             batch_size: maps per step over all devices.
@@ -243,11 +244,11 @@ class MapGenerator(nn.Module, ABC):
             ),
         )  # fmt: skip
 
-    def _identity(self, maps: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    def _identity(self, maps: Tensor | OnDisk, labels: Tensor | None) -> dict[str, Any]:
         """What a training checkpoint must agree on, besides its seed and batch size."""
         return {"generator": type(self).__name__, "config": self.config, "data": digest(maps, labels)}
 
-    def _check_maps(self, maps: Tensor) -> None:
+    def _check_maps(self, maps: Tensor | OnDisk) -> None:
         want = (self.channels, *self.size)
         if maps.ndim != 4 or tuple(maps.shape[1:]) != want or not len(maps):
             raise ShapeError(

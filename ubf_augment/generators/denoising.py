@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ubf_augment import seeding, simplex
 from ubf_augment.errors import LabelError
+from ubf_augment.files import OnDisk
 from ubf_augment.generators.base import MapGenerator
 from ubf_augment.generators.codec import AbundanceAutoencoder, Codec, UnshuffleCodec
 from ubf_augment.training import History
@@ -315,7 +316,7 @@ class DenoisingGenerator(MapGenerator):
         new = self._decode(noisy, times, y, generator, **options)
         return simplex.project(new + (1 - strength) * (a - self.codec.decode(z)))
 
-    def _fit(self, maps: Tensor, labels: Tensor | None, **options: Any) -> History:
+    def _fit(self, maps: Tensor | OnDisk, labels: Tensor | None, **options: Any) -> History:
         from ubf_augment.generators._denoiser_fit import fit_denoiser
 
         return fit_denoiser(self, maps, labels, **options)

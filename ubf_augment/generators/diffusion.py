@@ -41,7 +41,8 @@ class DiffusionGenerator(DenoisingGenerator):
         check_choice("prediction", prediction, ("epsilon", "v_prediction", "sample"))
         check_choice("schedule", schedule, ("cosine", "linear"))
         self.prediction, self.train_timesteps, self.min_snr_gamma = prediction, train_timesteps, min_snr_gamma
-        betas = schedule_betas(schedule, train_timesteps, shift, zero_snr=prediction != "epsilon")
+        with torch.device("cpu"):  # its values are needed, also where the network is laid out on "meta" first
+            betas = schedule_betas(schedule, train_timesteps, shift, zero_snr=prediction != "epsilon")
         self._betas: list[float] = betas.tolist()
         self.register_buffer("alpha_bar", (1 - betas).cumprod(0).float(), persistent=False)
 

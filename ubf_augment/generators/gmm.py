@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ubf_augment import seeding, simplex
+from ubf_augment.files import OnDisk
 from ubf_augment.generators._fields import CorrelatedFields
 from ubf_augment.generators._mixture import Mixture, plane_basis
 from ubf_augment.generators.base import AbundanceGenerator
@@ -115,7 +116,7 @@ class GMM(AbundanceGenerator):
         a = 1 / self.num_endmembers + z @ self.basis.T.to(z)
         return simplex.project(a, dim=-1).float().to(self.device).mT.reshape(n, dim + 1, h, w)
 
-    def _fit(self, maps: Tensor, labels: Tensor | None, **options: Any) -> History:
+    def _fit(self, maps: Tensor | OnDisk, labels: Tensor | None, **options: Any) -> History:
         from ubf_augment.generators._gmm_fit import fit_gmm
 
         return fit_gmm(self, maps, labels, **options)

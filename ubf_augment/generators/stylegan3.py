@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ubf_augment import seeding, simplex
+from ubf_augment.files import OnDisk
 from ubf_augment.generators._critic import Critic
 from ubf_augment.generators._synthesis import Mapping, Synthesis
 from ubf_augment.generators.base import AbundanceGenerator
@@ -171,7 +172,7 @@ class StyleGAN3(AbundanceGenerator):
         """Give maps on the simplex for noise z and classes y."""
         return simplex.from_logits(self.logits(self.style(z, y)))
 
-    def _fit(self, maps: Tensor, labels: Tensor | None, **options: Any) -> History:
+    def _fit(self, maps: Tensor | OnDisk, labels: Tensor | None, **options: Any) -> History:
         from ubf_augment.generators._stylegan3_fit import fit_stylegan3
 
         return fit_stylegan3(self, maps, labels, **options)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from ubf_augment import seeding, simplex
+from ubf_augment.files import OnDisk
 from ubf_augment.generators._batches import Batches
 from ubf_augment.generators._count_likelihood import to_counts
 from ubf_augment.generators._vdvae_net import Network
@@ -202,7 +203,7 @@ class VDVAE(AbundanceGenerator):
         u = seeding.rand((len(raw), 2, self.num_endmembers - 1, *self.size), generator, self.device)
         return self.net.chain.draw(raw, u)
 
-    def _fit(self, maps: Tensor, labels: Tensor | None, **options: Any) -> History:
+    def _fit(self, maps: Tensor | OnDisk, labels: Tensor | None, **options: Any) -> History:
         return _fit_vdvae(self, maps, labels, **options)
 
 
@@ -215,7 +216,7 @@ def _bound(net: nn.Module, counts: Tensor, labels: Tensor | None, generator: Gen
 
 def _fit_vdvae(
     model: VDVAE,
-    maps: Tensor,
+    maps: Tensor | OnDisk,
     labels: Tensor | None,
     *,
     steps: int,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from ubf_augment.errors import WavelengthError
+from ubf_augment.errors import BandCountError, WavelengthError
 from ubf_augment.io.stored import Array, some
 
 _WAVELENGTH = (
@@ -36,15 +36,15 @@ def normalise(tags: Mapping[str, str]) -> dict[str, str]:
     return {re.sub(r"[\s\-]+", "_", key.strip().lower()): str(value) for key, value in tags.items()}
 
 
-def band_centres(dataset: Any, where: str) -> tuple[Array | None, Array | None]:
+def band_centres(dataset: Any, where: str) -> tuple[Array | None, Array | None, WavelengthError | None]:
     """Wavelengths and widths (FWHM) of a rasterio dataset in nm, in file order; None where nothing is said.
 
     Looked at in this order, the first dialect that describes any band wins: the ENVI header, band tags, tags
     of the data set, GDAL's IMAGERY domain, band descriptions such as ``"560 nm"`` or ``"band 1 (418.24
-    Nanometers)"``.
+    Nanometers)"``. Widths that are no positive numbers are as good as none.
 
-    Raises:
-        WavelengthError: if the unit is not one of length.
+    Returns:
+        Wavelengths, widths, and if no dialect gives wavelengths, what is wrong with those that try.
     """
     bands = [normalise(dataset.tags(i)) for i in dataset.indexes]
     shared, envi = normalise(dataset.tags()), normalise(dataset.tags(ns="ENVI"))
@@ -62,23 +62,51 @@ def band_centres(dataset: Any, where: str) -> tuple[Array | None, Array | None]:
     def listed(tags: Mapping[str, str], keys: tuple[str, ...]) -> list[float] | None:
         items = numbers(_first(tags, keys))
         unit = common_unit or _unit_of_key(tags, keys)
-        return [_length(item, unit, where) for item in items] if len(items) == dataset.count else None
+        if items and len(items) != dataset.count:
+            raise (_OtherListError if tags is envi else BandCountError)(
+                f"{where} lists {len(items)} wavelengths or widths for its {dataset.count} bands: correct its header, or "
+                "pass wavelengths=[…]"
+            )
+        return [_length(item, unit, where) for item in items]
 
     descriptions = [_WITH_UNIT.findall(text or "") for text in dataset.descriptions]
-    centres = (
-        some(listed(envi, _WAVELENGTH)),
-        some(per_band(_WAVELENGTH)),
-        some(listed(shared, _WAVELENGTH)),
-        some([_length(tags.get("central_wavelength_um"), "um", where) for tags in imagery]),
-        some([_length(found[-1][0], found[-1][1], where) if found else np.nan for found in descriptions]),
+    centres, problem = _first_given(
+        lambda: listed(envi, _WAVELENGTH),
+        lambda: per_band(_WAVELENGTH),
+        lambda: listed(shared, _WAVELENGTH),
+        lambda: [_length(tags.get("central_wavelength_um"), "um", where) for tags in imagery],
+        lambda: [_length(found[-1][0], found[-1][1], where) if found else np.nan for found in descriptions],
     )
-    widths = (
-        some(listed(envi, _FWHM)),
-        some(per_band(_FWHM)),
-        some(listed(shared, _FWHM)),
-        some([_length(tags.get("fwhm_um"), "um", where) for tags in imagery]),
+    widths, _ = _first_given(
+        lambda: listed(envi, _FWHM),
+        lambda: per_band(_FWHM),
+        lambda: listed(shared, _FWHM),
+        lambda: [_length(tags.get("fwhm_um"), "um", where) for tags in imagery],
     )
-    return next((c for c in centres if c is not None), None), next((w for w in widths if w is not None), None)
+    usable = widths is not None and bool((np.isfinite(widths) & (widths > 0)).all())
+    return centres, widths if usable else None, problem
+
+
+class _OtherListError(BandCountError):
+    """The list of an ENVI header has another length."""
+
+
+def _first_given(
+    *dialects: Callable[[], list[float] | None],
+) -> tuple[Array | None, WavelengthError | None]:
+    """What the first dialect says that says anything; else the first problem."""
+    problem: WavelengthError | None = None
+    for dialect in dialects:
+        try:
+            if (values := some(dialect())) is not None:
+                return values, None
+        except (
+            _OtherListError
+        ) as error:  # GDAL gives the bands what it finds in the list, as far as that goes
+            return None, BandCountError(str(error))
+        except WavelengthError as error:
+            problem = problem or error
+    return None, problem
 
 
 def bad_bands(dataset: Any) -> list[int] | None:
@@ -88,7 +116,7 @@ def bad_bands(dataset: Any) -> list[int] | None:
         flags = [normalise(dataset.tags(i)).get("bbl") for i in dataset.indexes]
     if all(flag is None for flag in flags):
         return None
-    return [i for i, flag in enumerate(flags) if flag is not None and float(flag) == 0]
+    return [i for i, flag in enumerate(flags) if numbers(flag) and float(numbers(flag)[0]) == 0]
 
 
 def gains(dataset: Any) -> tuple[Array | None, Array | None]:
@@ -98,7 +126,8 @@ def gains(dataset: Any) -> tuple[Array | None, Array | None]:
         return gain, offset
     for tags in (normalise(dataset.tags(ns="ENVI")), normalise(dataset.tags())):
         if factor := numbers(tags.get("reflectance_scale_factor")):
-            return np.full(dataset.count, 1 / float(factor[0])), np.zeros(dataset.count)
+            with np.errstate(divide="ignore"):  # `gain_of` refuses what comes of a zero
+                return 1 / np.full(dataset.count, float(factor[0])), np.zeros(dataset.count)
     return None, None
 
 
@@ -139,6 +168,9 @@ def _length(text: str | None, unit: str | None, where: str) -> float:
             f"the wavelengths of {where} are in {unit!r}, which is not understood: pass wavelengths=[…] in nm"
         )
     try:
-        return float(Decimal(text.strip()) * Decimal(factor))  # decimal, so that 0.56 µm is 560 nm exactly
-    except InvalidOperation:
-        raise WavelengthError(f"a wavelength of {where} reads {text!r}, which is not a number") from None
+        length = float(Decimal(text.strip()) * Decimal(factor))  # decimal, so that 0.56 µm is 560 nm exactly
+    except ArithmeticError:
+        raise WavelengthError(
+            f"a wavelength of {where} reads {text!r}, which is not a number: pass wavelengths=[…]"
+        ) from None
+    return length if length > 0 else float("nan")

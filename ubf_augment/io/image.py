@@ -149,7 +149,9 @@ def read_hsi(
     else:
         stored = read_raster(path)
     if stored.values.size == 0:
-        raise HSIReadError(f"{path} holds an empty image of shape {stored.values.shape}")
+        raise HSIReadError(
+            f"{path} holds an empty image of shape {stored.values.shape}: write or download it again"
+        )
     if sensor is not None:
         stored = filled_in(stored, find_sensor(sensor), path.name)
         drop_bands, sort_bands = "bad" if drop_bands is None else drop_bands, True
@@ -166,7 +168,7 @@ def list_hsi(folder: PathLike, *, recursive: bool = False) -> list[Path]:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        HSIReadError: if it holds no image.
+        HSIReadError: if it holds no image, or something of such a name that is no file (a broken link, a pipe).
 
     >>> import tempfile
     >>> from ubf_augment.io import write_hsi
@@ -180,12 +182,13 @@ def list_hsi(folder: PathLike, *, recursive: bool = False) -> list[Path]:
         raise FileNotFoundError(f"no folder {folder}" + (": it is a file" if folder.exists() else ""))
     suffixes = (".tif", ".tiff", ".hdr", *SUFFIXES)
     found = folder.rglob("*") if recursive else folder.iterdir()
-    files = sorted(
-        f for f in found if f.suffix.lower() in suffixes and f.is_file() and not f.name.startswith(".")
-    )
+    named = sorted(f for f in found if f.suffix.lower() in suffixes and not f.name.startswith("."))
+    files = [existing(f) for f in named if not f.is_dir()]
     if not files:
         within = " or its subfolders" if recursive else ""
-        raise HSIReadError(f"no hyperspectral image in {folder}{within}: looked for {', '.join(suffixes)}")
+        raise HSIReadError(
+            f"no hyperspectral image in {folder}{within}: looked for {', '.join(suffixes)}; put them there"
+        )
     return files
 
 
@@ -197,13 +200,30 @@ def existing(path: PathLike) -> Path:
         FileNotFoundError: if there is none.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        raise HSIReadError(f"{path} is a folder: read one file of it, list_hsi({str(path)!r}) names them")
-    if not path.is_file():
-        near = (
-            f"; the folder {path.parent} exists"
-            if path.parent.is_dir()
-            else f", nor its folder {path.parent}"
-        )
-        raise FileNotFoundError(f"no file {path}{near}")
-    return path
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise HSIReadError(
+            f"the name {path.name!a} is no UTF-8, which GDAL needs: rename the file"
+        ) from error
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise HSIReadError(f"{path} is a folder: read one file of it, list_hsi({str(path)!r}) names them")
+        if path.is_symlink() and not path.exists():
+            raise HSIReadError(
+                f"{path} is a link to {os.readlink(path)}, which is not there: fetch that file, or name it"
+            )
+        if path.exists():
+            raise HSIReadError(
+                f"{path} is no file (but a pipe, socket or device): write the image into a file"
+            )
+        parent = path.parent.is_dir()
+    except OSError as error:
+        if isinstance(error, HSIReadError):
+            raise
+        name = str(path) if len(str(path)) < 300 else f"{str(path)[:120]}…{str(path)[-60:]}"
+        raise HSIReadError(f"cannot look for {name}: {error.strerror}") from error
+    near = f"; the folder {path.parent} exists" if parent else f", nor its folder {path.parent}"
+    raise FileNotFoundError(f"no file {path}{near}: check the name")

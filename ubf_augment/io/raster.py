@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,23 @@ from ubf_augment.errors import HSIReadError, RadiometryError
 from ubf_augment.io import headers
 from ubf_augment.io.limits import check_size
 from ubf_augment.io.stored import Stored, some
-from ubf_augment.io.tiff import needed_bytes
+from ubf_augment.io.tiff import needed_bytes, unwritten_blocks
 
+_INDIRECT = {
+    "VRT",
+    "WMS",
+    "WMTS",
+    "WCS",
+    "HTTP",
+    "GTI",
+    "STACIT",
+    "STACTA",
+    "EEDAI",
+    "PLMOSAIC",
+    "OGCAPI",
+    "DAAS",
+}
+"""Drivers of GDAL for text that sends it to other files or addresses."""
 ENVI_DATA = (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", "")
 """Suffixes of ENVI data files beside their ``.hdr``."""
 
@@ -133,9 +149,9 @@ def read_raster(path: Path) -> Stored:
         HSIReadError: as `open_raster`, or if it does not fit into memory.
     """
     with open_raster(path) as dataset:
-        stored = describe(dataset, path)
         shape = (dataset.count, dataset.height, dataset.width)
-        check_size(shape, stored.values.itemsize, str(path))
+        check_size(shape, max(np.dtype(name).itemsize for name in dataset.dtypes), str(path))
+        stored = describe(dataset, path)
         return fill(stored, dataset, None)
 
 
@@ -144,17 +160,18 @@ def describe(dataset: Any, path: Path) -> Stored:
 
     Raises:
         RadiometryError: for complex numbers.
-        WavelengthError, HSIReadError: for metadata that cannot be understood.
+        HSIReadError: for a broken transform.
     """
     types = {np.dtype(name) for name in dataset.dtypes}
     if any(kind.kind == "c" for kind in types):
-        raise RadiometryError(f"{path} holds complex numbers, not reflectance")
-    wavelengths, fwhm = headers.band_centres(dataset, str(path))
+        raise RadiometryError(f"{path} holds complex numbers, not reflectance: choose another product")
+    wavelengths, fwhm, problem = headers.band_centres(dataset, str(path))
     gain, offset = headers.gains(dataset)
     place = Place.of(dataset, path)
     return Stored(
         values=np.empty((dataset.count, 0, 0), np.result_type(*types)),
         wavelengths=wavelengths,
+        problem=problem,
         fwhm=fwhm,
         gain=gain,
         offset=offset,
@@ -192,23 +209,47 @@ def _check_complete(dataset: Any, path: Path) -> None:
     if dataset.count == 0:
         inside = f", only the subdatasets {', '.join(dataset.subdatasets)}" if dataset.subdatasets else ""
         raise HSIReadError(f"{path} holds no image{inside}: name one of them, or convert it to GeoTIFF")
+    if dataset.driver in _INDIRECT and path.suffix.lower() not in (".vrt", ".xml"):
+        raise HSIReadError(
+            f"{path} holds no pixels, but says where others are ({dataset.driver}): name those files"
+        )
     if dataset.driver == "GTiff":
         if (needed := needed_bytes(path)) > (found := path.stat().st_size):
             raise _truncated(path, f"its tags reach {needed} bytes, the file has {found}")
-        return
-    if dataset.driver != "ENVI":
-        return
+        missing, blocks = unwritten_blocks(path)
+        if missing and all(value is None for value in dataset.nodatavals):
+            raise HSIReadError(
+                f"{missing} of {blocks} blocks of {path} were never written and would read as zeros: the program that "
+                "wrote it was interrupted; write or download it again, or give it a nodata value"
+            )
+    if dataset.driver == "ENVI":
+        _check_envi(dataset, path)
+
+
+def _check_envi(dataset: Any, path: Path) -> None:
+    """Header and data must be of one size: with a wrong one, pixels land in other rows and bands."""
     for file in (Path(f) for f in dataset.files if f.lower().endswith(".hdr")):
         text = file.read_text(encoding="utf-8", errors="replace")
         if text.count("{") > text.count("}"):
             raise _truncated(file, "a list that it opens with { has no end")
     header = headers.normalise(dataset.tags(ns="ENVI"))
-    if header.get("file_compression", "0") != "0":
+    if header.get("file_compression", "0").strip() != "0" or any("frame_offset" in key for key in header):
         return
-    item = np.dtype(dataset.dtypes[0]).itemsize
-    needed = int(header.get("header_offset", 0)) + dataset.count * dataset.height * dataset.width * item
+    skipped = header.get("header_offset", "0").strip()
+    if not skipped.isdigit():
+        raise HSIReadError(
+            f"the header of {path} has the header offset {skipped!r}, which is no number of bytes: correct it"
+        )
+    shape = (dataset.count, dataset.height, dataset.width)
+    needed = int(skipped) + math.prod(shape) * np.dtype(dataset.dtypes[0]).itemsize
     if (found := path.stat().st_size) < needed:
         raise _truncated(path, f"its header promises {needed} bytes, the file has {found}")
+    if found > needed:
+        size = "×".join(map(str, shape))
+        raise HSIReadError(
+            f"{path} has {found} bytes, its header describes {needed} ({size} values of {dataset.dtypes[0]}): bands, lines, "
+            "samples, data type or header offset are wrong in the header; correct it"
+        )
 
 
 def _truncated(path: Path, why: str) -> HSIReadError:
@@ -223,5 +264,5 @@ def _envi_data(header: Path) -> Path:
             return found
     raise HSIReadError(
         f"no data file beside {header}: looked for {header.stem} with the endings "
-        f"{', '.join(s or '(none)' for s in ENVI_DATA)}"
+        f"{', '.join(s or '(none)' for s in ENVI_DATA)}; put it there, or name the data file"
     )

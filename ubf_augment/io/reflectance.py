@@ -43,7 +43,7 @@ def choose_bands(
     elif stored.wavelengths is not None:
         centres = torch.from_numpy(stored.wavelengths)
     else:
-        raise WavelengthError(
+        raise stored.problem or WavelengthError(
             f"the wavelengths of {where} are missing: its metadata names none; pass wavelengths=[…], one "
             f"band centre in nm for each of its {count} bands"
         )
@@ -62,7 +62,11 @@ def choose_bands(
             f"the bands of {where} are not in order of wavelength (after band {unsorted[0]}, "
             f"{float(centres[unsorted[0]]):g} nm): pass sort_bands=True to sort them"
         )
-    return bands, check_wavelengths(centres[bands], len(bands), where)
+    try:
+        return bands, check_wavelengths(centres[bands], len(bands), where)
+    except WavelengthError as error:
+        advice = "if the file is wrong, pass wavelengths=[…] in nm, or leave bands out with drop_bands=[…]"
+        raise type(error)(f"{error}; {advice}") from error
 
 
 def to_reflectance(
@@ -127,14 +131,17 @@ def gain_of(stored: Stored, scale: float | None, where: str) -> tuple[Array, Arr
     count, dtype = len(stored.values), stored.values.dtype
     if scale is not None:
         if not (np.isfinite(scale) and scale > 0):
-            raise RadiometryError(f"scale must be a positive number, got {scale}")
+            raise RadiometryError(
+                f"scale must be a positive number, got {scale}: give the factor from the values of {where} to reflectance"
+            )
         if scale > 1:
             raise RadiometryError(f"scale multiplies the stored values: for {where} write scale=1/{scale:g}")
         return np.full(count, float(scale)), np.zeros(count)
     if stored.gain is not None:
         offset = np.zeros(count) if stored.offset is None else stored.offset
-        if not (np.isfinite(stored.gain).all() and np.isfinite(offset).all() and (stored.gain > 0).all()):
-            band = int(np.flatnonzero(~(np.isfinite(stored.gain + offset) & (stored.gain > 0)))[0])
+        usable = np.isfinite(offset) & (stored.gain > 1e-12) & (stored.gain < 1e12)
+        if not usable.all():
+            band = int(np.flatnonzero(~usable)[0])
             raise RadiometryError(
                 f"{where} names the scale {stored.gain[band]:g} and the offset {offset[band]:g} for band {band}, which "
                 "gives no reflectance: pass the factor yourself, such as scale=1/10000"

@@ -17,6 +17,7 @@ from torch import Tensor
 from ubf_augment.errors import HSIReadError, NoDataError
 from ubf_augment.io.arrays import SUFFIXES
 from ubf_augment.io.image import PathLike, existing
+from ubf_augment.io.limits import check_size
 from ubf_augment.io.raster import Place, describe, fill, open_raster, reading
 from ubf_augment.io.reflectance import check_plausible, choose_bands, filled_in, gain_of, to_reflectance
 from ubf_augment.io.stored import Array, BandCentres, Stored
@@ -93,7 +94,7 @@ class Scene:
         A pixel with missing data in any band is 0 in all bands and False in the mask.
 
         Raises:
-            HSIReadError: if the file is damaged there.
+            HSIReadError: if the file is damaged there, or the window does not fit into memory.
         """
         image, mask, _ = self._read(window)
         return torch.from_numpy(image), torch.from_numpy(mask)
@@ -102,6 +103,10 @@ class Scene:
         from rasterio.windows import Window as Part
 
         part = Part(window.column, window.row, window.width, window.height)
+        itemsize = self._stored.values.itemsize
+        check_size(
+            (len(self._stored.values), window.height, window.width), itemsize, f"{window} of {self.path}"
+        )
         with reading(self.path):
             stored = fill(self._stored, self._dataset, part)
         return to_reflectance(stored, self._bands, self._gain, self._nodata)

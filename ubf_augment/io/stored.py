@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ubf_augment.errors import WavelengthError
 from ubf_augment.spectra import Wavelengths
 
 Array = npt.NDArray[Any]
@@ -22,6 +23,7 @@ class Stored:
     Attributes:
         values: (C, H, W) in the type of the file; (C, 0, 0) where they are not read yet.
         wavelengths: (C,) float64 nm in file order, NaN where a band has none; None if no band has one.
+        problem: what is wrong with the wavelengths that the file names, if they are None.
         fwhm: (C,) float64 nm, or None.
         gain: (C,) factors to reflectance, or None where the file names none.
         offset: (C,) added after the gain, or None.
@@ -33,6 +35,7 @@ class Stored:
 
     values: Array
     wavelengths: Array | None = None
+    problem: WavelengthError | None = None
     fwhm: Array | None = None
     gain: Array | None = None
     offset: Array | None = None

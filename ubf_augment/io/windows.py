@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ubf_augment.errors import HSIReadError
 from ubf_augment.io import headers
-from ubf_augment.io.arrays import choose_array, damaged, hdf5_shapes
+from ubf_augment.io.arrays import choose_array
+from ubf_augment.io.containers import Damage, hdf5_shapes
 from ubf_augment.io.raster import open_raster
 
 
@@ -67,13 +68,8 @@ class WindowedScene:
         import h5py
 
         whole = list(bands) == list(range(bands[0], bands[-1] + 1))
-        try:
-            with h5py.File(self.path) as file:
-                found = file[self.key][
-                    slice(bands[0], bands[-1] + 1) if whole else list(bands), columns, rows
-                ]
-        except OSError as error:
-            raise damaged(self.path, error) from error
+        with Damage(self.path), h5py.File(self.path) as file:
+            found = file[self.key][slice(bands[0], bands[-1] + 1) if whole else list(bands), columns, rows]
         return np.ascontiguousarray(found.swapaxes(1, 2))
 
 
@@ -91,17 +87,15 @@ def open_windowed(path: Path, key: str | None = None) -> WindowedScene:
 
     if path.suffix.lower() != ".mat":
         with open_raster(path) as dataset:
-            centres, _ = headers.band_centres(dataset, str(path))
+            centres, *_ = headers.band_centres(dataset, str(path))
             shape = (dataset.count, dataset.height, dataset.width)
         return WindowedScene(path, shape, None if centres is None else torch.from_numpy(centres))
     if not h5py.is_hdf5(path):
         raise HSIReadError(
             f"{path} is no MATLAB v7.3 file, so that windows cannot be read from it: save it with -v7.3, or as ENVI"
         )
-    try:
+    with Damage(path):
         shapes = hdf5_shapes(path)
-    except OSError as error:
-        raise damaged(path, error) from error
     name = choose_array(path, shapes, key, 3)
     if len(shapes[name]) != 3:
         raise HSIReadError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,7 +34,7 @@ class ResidualModel:
     correlation_length: float
 
     @classmethod
-    def estimate(cls, residuals: Float[Tensor, "n c h w"] | Sequence[Tensor], rank: int = 8) -> ResidualModel:
+    def estimate(cls, residuals: Float[Tensor, "n c h w"] | Iterable[Tensor], rank: int = 8) -> ResidualModel:
         """Estimate the model from residuals x − mix(a, E) of training images.
 
         The mean and the top ``rank`` eigenvectors of the band covariance are kept, the variance left over becomes white
@@ -42,7 +42,8 @@ class ResidualModel:
         (ℓ ≤ 10 pixels).
 
         Args:
-            residuals: (N, C, H, W), or a list of (C, H, W) of different sizes.
+            residuals: (N, C, H, W), or a list of (C, H, W) of different sizes; or what gives them one by one whenever it is
+                iterated over, which is twice, so that they need not be in memory together.
             rank: number of spatially correlated components, at most C.
 
         Raises:
@@ -54,26 +55,28 @@ class ResidualModel:
         >>> ResidualModel.estimate(r, rank=2).correlation_length < 0.5
         True
         """
-        cubes = [r.detach().double() for r in residuals]
-        if len(counts := sorted({len(c) for c in cubes})) > 1:
-            raise BandCountError(
-                f"residuals of {counts} bands cannot share one model: fit one for each sensor"
-            )
-        if not all(torch.isfinite(c).all() for c in cubes):
-            raise NoDataError(
-                "residuals hold NaN or infinite values: crop or fill nodata pixels before the fit"
-            )
-        pixels = torch.cat([c.flatten(1) for c in cubes], 1) if cubes else torch.zeros(1, 0)
-        if pixels.shape[1] < 2:
+        count, covariance, mean = 0, torch.zeros(0, 0), torch.zeros(0)
+        for r in residuals:
+            pixels = _pixels(r, len(mean))
+            if not pixels.numel():
+                continue
+            if not count:
+                shift, total = pixels.mean(1), pixels.new_zeros(len(pixels))
+                square, mean = pixels.new_zeros(len(pixels), len(pixels)), shift
+            pixels = pixels - shift[:, None]
+            count, total, square = count + pixels.shape[1], total + pixels.sum(1), square + pixels @ pixels.T
+        if count < 2:
             raise ShapeError("the residual model needs at least two pixels")
-        mean = pixels.mean(1)
-        covariance = torch.cov(pixels).reshape(len(pixels), len(pixels))
+        mean = shift + total / count
+        covariance = (square - total.outer(total) / count) / (count - 1)
         values, vectors = torch.linalg.eigh(covariance)
         order = values.argsort(descending=True)[: min(rank, len(values))]
         top, basis = values[order].clamp_min(0), vectors[:, order]
         factors = basis * top.sqrt()
         left = (torch.diagonal(covariance) - factors.square().sum(1)).clamp_min(0)
-        scores = [torch.einsum("cr,chw->rhw", basis, c - mean[:, None, None]) for c in cubes]
+        scores = (
+            torch.einsum("cr,chw->rhw", basis, r.detach().double() - mean[:, None, None]) for r in residuals
+        )
         return cls(mean.float(), factors.float(), left.sqrt().float(), _correlation_length(scores, top))
 
     def covariance(self) -> Float[Tensor, "c c"]:
@@ -138,7 +141,18 @@ class ResidualModel:
         )
 
 
-def _correlation_length(scores: list[Tensor], weight: Tensor) -> float:
+def _pixels(residual: Tensor, bands: int) -> Tensor:
+    """A residual image as (C, H·W) in float64; ``bands`` is 0 for the first."""
+    if bands and len(residual) != bands:
+        raise BandCountError(
+            f"residuals of {sorted((bands, len(residual)))} bands cannot share one model: fit one for each sensor"
+        )
+    if not torch.isfinite(residual).all():
+        raise NoDataError("residuals hold NaN or infinite values: crop or fill nodata pixels before the fit")
+    return residual.detach().double().flatten(1)
+
+
+def _correlation_length(scores: Iterable[Tensor], weight: Tensor) -> float:
     """ℓ from the lag-one autocorrelation, averaged over components by their variance."""
     rho, total = 0.0, 0.0
     for z in scores:

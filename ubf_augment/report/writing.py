@@ -44,7 +44,7 @@ def write_report(
     command: str = "",
     device: torch.device | str | None = None,
     progress: bool = True,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a report of a bundle, of real images, or of both: one page that needs no network.
 
@@ -73,7 +73,7 @@ def write_report(
         command: that is named under provenance.
         device: where to draw samples; by default where the synthesizer is, or the CPU.
         progress: show progress bars.
-        options: of the generator, such as ``steps=10``.
+        options: of the generator, such as ``{"steps": 10}``.
 
     Returns:
         Path of the page.
@@ -110,7 +110,7 @@ def write_report(
         real_name = real_name or _called(real)
     contents = collect(
         None if source is None else source.synth, windows, classes=classes, class_map=class_map,
-        per_class=per_class, evaluate=evaluate, seed=seed, residual=residual, options=options, progress=progress,
+        per_class=per_class, evaluate=evaluate, seed=seed, residual=residual, options=options or {}, progress=progress,
     )  # fmt: skip
     nm = source.synth.wavelengths if source is not None else _of(windows).wavelengths
     bands = rgb_bands or red_green_blue_bands(nm)
@@ -121,7 +121,7 @@ def write_report(
     made = {
         "Seed": seed,
         "Residual": "added" if residual else "left out",
-        "Options of the generator": options,
+        "Options of the generator": dict(options or {}),
     }
     facts = provenance(source, windows, real_name, made if source is not None else {"Seed": seed}, command)
     heading = title or (real_name if source is None else source.name)

@@ -13,7 +13,7 @@ from ubf_augment import simplex
 from ubf_augment.seeding import Generators, derive_seed, per_sample
 from ubf_augment.sources.compiling import Compile, compiled, uses_graphs
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.pipeline import quantise
+from ubf_augment.synthesis.maps import quantise
 
 _CHUNK = 32
 _GRAPH_BATCH = 8  # batches are filled up to multiples of it where every size has a graph of its own

@@ -46,7 +46,8 @@ class Album:
         source = ImageSource(self._pictures)
         for start in range(0, len(self), _CHUNK):
             images = [source[i][0] for i in self._rows[start : start + _CHUNK]]
-            yield read_pictures({"bank": images}, size).images
+            shrunk = read_pictures({"bank": images}, size).images
+            yield shrunk[:]  # all of them: there is no file
 
     def mark(self) -> str:
         """Fingerprint: of the values, or, where a data set names its files, of their names, sizes and times."""

@@ -31,7 +31,7 @@ def kept_in(path: Path, count: int, parts: Iterable[Shaped[Tensor, "n m h w"]]) 
     with replacing(path) as aside:
         file, at = OnDisk.create(aside, (count, *first.shape[1:]), first.dtype), 0
         for part in chain([first], rest):
-            file.write(at, part)
+            file[at : at + len(part)] = part
             at += len(part)
     return OnDisk(path)
 

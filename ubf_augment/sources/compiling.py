@@ -39,7 +39,7 @@ def compiled(synth: HSISynthesizer, how: Compile) -> HSISynthesizer:
             setattr(generator, child, _twin(getattr(generator, child)))
         function = torch.compile(getattr(getattr(synth.generator, child), method), **options)
         setattr(getattr(generator, child), method, _copied(function) if uses_graphs(how) else function)
-    made = _twin(synth)
+    made: HSISynthesizer = _twin(synth)
     made.generator = generator
     return made
 
@@ -65,7 +65,7 @@ def uncompiled(method: _F) -> _F:
         if "torch._dynamo" not in sys.modules:
             return method(*args)
         if "run" not in found:
-            found["run"] = torch.compiler.disable(method)
+            found["run"] = torch.compiler.disable(method)  # type: ignore[no-untyped-call]
         return found["run"](*args)
 
     found: dict[str, Callable[..., Any]] = {}
@@ -81,7 +81,7 @@ def _twin(module: Any) -> Any:
 
 def _copied(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         out = function(*args, **options)
         return out.clone() if isinstance(out, Tensor) else tuple(v.clone() for v in out)
 

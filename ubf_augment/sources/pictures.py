@@ -20,7 +20,7 @@ from ubf_augment.radiometry import to_reflectance
 from ubf_augment.sources.albums import Album, Bank, open_albums
 from ubf_augment.sources.cache import fingerprint, kept_in
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.pipeline import quantise
+from ubf_augment.synthesis.maps import quantise
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ubf_augment.metrics import rmse, sad
 from ubf_augment.mixing import ResidualModel, mix
 from ubf_augment.radiometry import to_reflectance
+from ubf_augment.spectra import Endmembers
 from ubf_augment.synthesis.pictures import PictureSet, Scene
 from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, gamut_report, reproduction
 
@@ -22,14 +23,28 @@ def residual_model(
 
     Under the HSIs' RGB abundances where there are ``pictures``, else under those of all bands.
     """
-    parts = []
-    for scene in scenes:
-        side = min(64, *scene.image.shape[1:])
-        for window in scene.windows(side, side):
-            x = window[None]
-            a = unmixing.unmix_rgb(x[:, list(unmixing.rgb_index)]) if pictures else unmixing.unmix(x)
-            parts.append((window - mix(a, unmixing.endmembers)[0]).cpu())
-    return ResidualModel.estimate(parts, min(rank, len(unmixing.wavelengths)))
+    rank = min(rank, len(unmixing.wavelengths))
+    return ResidualModel.estimate(_Residuals(unmixing, scenes, pictures), rank)
+
+
+class _Residuals(Iterable[Tensor]):
+    """Residuals of windows, made one by one whenever they are needed."""
+
+    def __init__(
+        self, unmixing: UnmixingModel | LeastSquares, scenes: Sequence[Scene], pictures: bool
+    ) -> None:
+        self.unmixing, self.scenes, self.pictures = unmixing, scenes, pictures
+
+    def __iter__(self) -> Iterator[Tensor]:
+        m = self.unmixing
+        for scene in self.scenes:
+            side = min(64, *scene.image.shape[1:])
+            while side > 2 and not scene.corners(side, side):  # pixels without data everywhere
+                side //= 2
+            for window in scene.windows(side, side):
+                x = window[None]
+                a = m.unmix_rgb(x[:, list(m.rgb_index)]) if self.pictures else m.unmix(x)
+                yield (window - mix(a, m.endmembers)[0]).cpu()
 
 
 @torch.no_grad()
@@ -46,12 +61,22 @@ def reconstruction(
         "rgb_encoder": lambda x: unmixing.unmix_rgb(x[:, list(unmixing.rgb_index)]),
         "fcls": lambda x: fcls(x, e),
     }
-    true = torch.cat([s.image[:, s.mask] for s in scenes], 1)[None, :, :, None]
-    table = {}
-    for name, way in ways.items():
-        made = torch.cat([mix(way(s.image[None]), e)[0][:, s.mask] for s in scenes], 1)[None, :, :, None]
-        table[name] = {"rmse": float(rmse(made, true)), "angle": float(sad(made, true))}
-    return table
+    return {name: _errors(way, e, scenes) for name, way in ways.items()}
+
+
+def _errors(
+    unmix: Callable[[Tensor], Tensor], endmembers: Endmembers, scenes: Sequence[Scene]
+) -> dict[str, float]:
+    """Over the valid pixels of all scenes."""
+    pixels, square, angle = 0, 0.0, 0.0
+    for s in scenes:
+        true, count = s.image[:, s.mask][None, :, :, None], int(s.mask.sum())
+        if count:
+            made = mix(unmix(s.image[None]), endmembers)[0][:, s.mask][None, :, :, None]
+            square += float(rmse(made, true)) ** 2 * count
+            angle += float(sad(made, true)) * count
+            pixels += count
+    return {"rmse": (square / max(pixels, 1)) ** 0.5, "angle": angle / max(pixels, 1)}
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ubf_augment import simplex
 from ubf_augment.errors import LabelError, NoDataError
 from ubf_augment.labels import ClassIndex
-from ubf_augment.synthesis.pipeline import quantise
+from ubf_augment.synthesis.maps import quantise
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

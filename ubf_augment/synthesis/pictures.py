@@ -14,10 +14,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ubf_augment.errors import MissingLabelError, RadiometryError, ShapeError, WavelengthError
+from ubf_augment.files import OnDisk
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.imagery import ImageSource
+from ubf_augment.synthesis.stored import SceneStore
 
 if TYPE_CHECKING:
     from ubf_augment.io import HSI
@@ -32,12 +34,12 @@ class PictureSet:
     """Labelled RGB pictures of one size.
 
     Attributes:
-        images: (N, 3, H, W) uint8, channels red, green, blue.
+        images: (N, 3, H, W) uint8, channels red, green, blue; in memory, or in a file.
         labels: (N,) class index.
         classes: names.
     """
 
-    images: UInt8[Tensor, "n 3 h w"]
+    images: UInt8[Tensor, "n 3 h w"] | OnDisk
     labels: Int64[Tensor, " n"]
     classes: tuple[str, ...]
 
@@ -73,18 +75,28 @@ class Scene:
         >>> Scene(torch.zeros(2, 6, 4), torch.ones(6, 4, dtype=torch.bool)).windows(4, 2).shape
         torch.Size([2, 2, 4, 4])
         """
-        c, h, w = self.image.shape
-        found = [
-            self.image[:, i : i + size, j : j + size]
+        found = [self.image[:, i : i + size, j : j + size] for i, j in self.corners(size, stride)]
+        return torch.stack(found) if found else torch.zeros(0, len(self.image), size, size)
+
+    def corners(self, size: int, stride: int) -> list[tuple[int, int]]:
+        """Upper left corners of the `windows`."""
+        h, w = self.mask.shape
+        return [
+            (i, j)
             for i in range(0, h - size + 1, stride)
             for j in range(0, w - size + 1, stride)
             if bool(self.mask[i : i + size, j : j + size].all())
         ]
-        return torch.stack(found) if found else torch.zeros(0, c, size, size)
 
 
 def read_pictures(
-    rgb: Pictures | None, size: tuple[int, int], *, zoom: float = 1.0, crops: int = 1, seed: int = 0
+    rgb: Pictures | None,
+    size: tuple[int, int],
+    *,
+    zoom: float = 1.0,
+    crops: int = 1,
+    seed: int = 0,
+    file: Path | None = None,
 ) -> PictureSet:
     """Bring pictures to one size: shrink the short side to ``zoom`` × the target, then cut ``crops`` windows.
 
@@ -97,6 +109,7 @@ def read_pictures(
         zoom: ≥ 1; 1 keeps the whole scene in view.
         crops: windows per picture.
         seed: of random windows.
+        file: where to keep them (.npy), instead of in memory.
 
     Raises:
         RadiometryError: if pictures are neither uint8 nor displayed values as floats.
@@ -111,23 +124,30 @@ def read_pictures(
         raise ValueError(f"zoom and crops must be at least 1, got {zoom} and {crops}")
     if rgb is None:
         return PictureSet(torch.zeros(0, 3, *size, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ())
-    classes, items = _labelled(rgb)
-    images, labels = [], []
-    for number, (picture, label) in enumerate(items):
-        generator = torch.Generator().manual_seed(derive_seed(seed, 23, number))
-        images += _windows(_check_picture(picture, classes[label]), size, zoom, crops, generator)
-        labels += [label] * crops
-    if not images:
+    classes, items, count = _labelled(rgb)
+    if not count:
         raise ShapeError(
             "there are no RGB pictures: give at least one, or rgb=None for hyperspectral images alone"
         )
-    return PictureSet(torch.stack(images), torch.tensor(labels), classes)
+    labels: list[int] = []
+    shape = (count * crops, 3, *size)
+    images = (
+        torch.empty(shape, dtype=torch.uint8) if file is None else OnDisk.create(file, shape, torch.uint8)
+    )
+    for number, (picture, label) in enumerate(items):
+        generator = torch.Generator().manual_seed(derive_seed(seed, 23, number))
+        windows = _windows(_check_picture(picture, classes[label]), size, zoom, crops, generator)
+        images[len(labels) : len(labels) + crops] = torch.stack(windows)
+        labels += [label] * crops
+    return PictureSet(images, torch.tensor(labels), classes)
 
 
-def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any]:
+def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any, int]:
+    """Class names, pairs of picture and label, and how many there are."""
     if isinstance(rgb, Mapping):
         classes = tuple(str(name) for name in rgb)
-        return classes, ((picture, k) for k, name in enumerate(rgb) for picture in rgb[name])
+        pairs = ((picture, k) for k, name in enumerate(rgb) for picture in rgb[name])
+        return classes, pairs, sum(len(v) for v in rgb.values())
     source = ImageSource(rgb)
     if (names := source.classes) is None:
         raise MissingLabelError(
@@ -144,7 +164,7 @@ def _labelled(rgb: Pictures) -> tuple[tuple[str, ...], Any]:
                 )
             yield picture, names.index(label) if isinstance(label, str) else int(label)
 
-    return names, items()
+    return names, items(), len(source)
 
 
 def _check_picture(picture: Tensor, name: str) -> Tensor:
@@ -188,7 +208,9 @@ def read_scenes(
     hsis: Sequence[HSI | tuple[Tensor, Wavelengths]] | Any,
     labels: Sequence[str | None] | None = None,
     wavelengths: Wavelengths | None = None,
-) -> tuple[list[Scene], Tensor]:
+    *,
+    folder: Path | None = None,
+) -> tuple[Sequence[Scene], Tensor]:
     """Bring hyperspectral images to one wavelength grid: that of ``wavelengths``, or of the first image.
 
     Args:
@@ -197,6 +219,7 @@ def read_scenes(
             the data set's name.
         labels: class of each image, or None; those of a data set are its own.
         wavelengths: of the grid, in nm.
+        folder: where to keep them, instead of in memory, see `SceneStore`.
 
     Raises:
         ShapeError: if there are no images, or labels are not one per image.
@@ -207,15 +230,15 @@ def read_scenes(
     >>> scenes[0].label, nm.tolist()
     ('field', [490.0, 560.0, 665.0])
     """
-    parts: list[Any] = [hsis] if _is_data_set(hsis) else list(hsis)
-    if sum(len(p) if _is_data_set(p) else 1 for p in parts) == 0:
+    parts: Any = [hsis] if _is_data_set(hsis) else hsis  # which may read them one by one
+    if not len(hsis):
         raise ShapeError("there are no hyperspectral images: give at least one")
     if labels is not None and len(labels) != len(parts):
         raise ShapeError(
             f"{len(labels)} labels for {len(parts)} hyperspectral images: give one per image, or None"
         )
     grid = None if wavelengths is None else check_wavelengths(wavelengths)
-    scenes: list[Scene] = []
+    scenes: list[Scene] | SceneStore = [] if folder is None else SceneStore(folder)
     for k, part in enumerate(parts):
         own = None if labels is None else labels[k]
         for scene, nm in _scenes_of(part, own) if _is_data_set(part) else [_scene_of(part, own, len(scenes))]:
@@ -224,7 +247,8 @@ def read_scenes(
             same = len(nm) == len(grid) and torch.allclose(nm, grid, atol=0.01)
             image = scene.image if same else resample(scene.image, nm, grid)
             scenes.append(replace(scene, image=image.float()))
-    assert grid is not None
+    if grid is None or not len(scenes):
+        raise ShapeError("there are no hyperspectral images: give at least one")
     return scenes, grid
 
 

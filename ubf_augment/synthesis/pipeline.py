@@ -1,37 +1,34 @@
 """The stages of `HSISynthesizer.fit`, each a function of its own, resumable through a work directory.
 
-``workdir/unmixing.pt`` and ``workdir/generator.pt`` are checkpoints of the training loops,
-``workdir/maps.npz`` holds the abundance maps (uint8) with a fingerprint of what they were made from.
+``workdir/unmixing.pt`` and ``workdir/generator.pt`` are checkpoints of the training loops. Images, pictures and maps lie in
+``workdir`` too (scenes/, pictures.npy, maps.npy, maps.npz), so that memory does not grow with their number; images and pictures
+are read anew at every start, by the first process. Without a work directory all of it is held in memory.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ubf_augment.generators import AbundanceGenerator, get_generator
-from ubf_augment.metrics import rmse
-from ubf_augment.mixing import mix
-from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import seeded
-from ubf_augment.spectra import Endmembers, Wavelengths, rgb_bands
+from ubf_augment.spectra import Endmembers, Wavelengths
 from ubf_augment.synthesis.base import SynthesizerParts
+from ubf_augment.synthesis.beginning import initial_endmembers, match_brightness
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
+from ubf_augment.synthesis.maps import Maps, make_maps
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
-from ubf_augment.training import History, make_fabric
-from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, refine, scale_materials, vca, with_shade
+from ubf_augment.synthesis.stored import Reflectance, SceneImages
+from ubf_augment.training import History, launch, make_fabric, once, together
+from ubf_augment.unmixing import LeastSquares, UnmixingModel
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
     from ubf_augment.io import HSI
 
 S = TypeVar("S", bound=SynthesizerParts)
-_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -128,19 +124,22 @@ def run(
 ) -> S:
     """See `HSISynthesizer.fit`."""
     start = time.monotonic()
-    fabric = make_fabric() if fabric is None else fabric
-    if workdir is not None:
-        workdir.mkdir(parents=True, exist_ok=True)
-    scenes, nm = read_scenes(hsis, hsi_labels, settings.wavelengths)
-    pictures = read_pictures(rgb, settings.size, zoom=settings.zoom, crops=settings.crops, seed=settings.seed)
+    fabric = launch(make_fabric() if fabric is None else fabric)
+    scenes, nm, pictures = _read(hsis, hsi_labels, rgb, settings, workdir, fabric)
     classes = class_names(scenes, pictures, settings.include_hsis)
-    scale = settings.rgb_scale or match_brightness(scenes, nm, pictures, settings.rgb_gamma)
-    first = initial_endmembers(scenes, nm, pictures, scale, settings)
+
+    def begin() -> tuple[float, Endmembers]:
+        scale = settings.rgb_scale or match_brightness(scenes, nm, pictures, settings.rgb_gamma)
+        return scale, initial_endmembers(scenes, nm, pictures, scale, settings)
+
+    scale, first = once(fabric, begin)
     unmixing, history = fit_unmixing(
         first, scenes, pictures, scale, classes, settings, workdir=workdir, fabric=fabric, progress=progress
     )
     unmixing.to(fabric.device)
-    maps, labels = make_maps(unmixing, scenes, pictures, scale, classes, settings, workdir=workdir)
+    maps, labels = make_maps(
+        unmixing, scenes, pictures, scale, classes, settings, workdir=workdir, fabric=fabric
+    )
     unmixing.cpu()
     generator, generated = fit_generator(
         maps, labels, len(classes), settings, workdir=workdir, fabric=fabric, progress=progress
@@ -158,21 +157,50 @@ def run(
             "hsis": [s.name for s in scenes],
             "seconds_in_all": round(time.monotonic() - start, 1),
         },
-        "reconstruction": reconstruction(unmixing, scenes),
-        "gamut_coverage": gamut_table(
-            unmixing, pictures, scale, settings.rgb_gamma, conditional=settings.conditional_rgb
-        ),
     }
+    gamma, conditional = settings.rgb_gamma, settings.conditional_rgb
+    measured: dict[str, Any] = once(
+        fabric,
+        lambda: {
+            "reconstruction": reconstruction(unmixing, scenes),
+            "gamut_coverage": gamut_table(unmixing, pictures, scale, gamma, conditional=conditional),
+        },
+    )
     return cls(
         unmixing.endmembers,
         generator,
         unmixing=unmixing if isinstance(unmixing, UnmixingModel) else None,
-        residual=residual_model(unmixing, scenes, settings.residual_rank, pictures=len(pictures) > 0),
+        residual=once(
+            fabric,
+            lambda: residual_model(unmixing, scenes, settings.residual_rank, pictures=len(pictures) > 0),
+        ),
         classes=classes,
         rgb_scale=scale,
-        rgb_gamma=settings.rgb_gamma,
-        card=dict(card or {}) | facts,
+        rgb_gamma=gamma,
+        card=dict(card or {}) | facts | measured,
     )
+
+
+def _read(
+    hsis: Sequence[HSI | tuple[Tensor, Wavelengths]],
+    hsi_labels: Sequence[str | None] | None,
+    rgb: Pictures | None,
+    settings: FitSettings,
+    workdir: Path | None,
+    fabric: Fabric,
+) -> tuple[Sequence[Scene], Tensor, PictureSet]:
+    """Images, their wavelengths, pictures: in files of the work directory, or in the memory of each process."""
+    folder = None if workdir is None else workdir / "scenes"
+    file = None if workdir is None else workdir / "pictures.npy"
+    get = together if workdir is None else once
+    scenes, nm = get(fabric, lambda: read_scenes(hsis, hsi_labels, settings.wavelengths, folder=folder))
+    pictures = get(
+        fabric,
+        lambda: read_pictures(
+            rgb, settings.size, zoom=settings.zoom, crops=settings.crops, seed=settings.seed, file=file
+        ),
+    )
+    return scenes, nm, pictures
 
 
 def class_names(scenes: Sequence[Scene], pictures: PictureSet, include_hsis: bool = True) -> tuple[str, ...]:
@@ -182,51 +210,6 @@ def class_names(scenes: Sequence[Scene], pictures: PictureSet, include_hsis: boo
         if (name := scene.label or scene.name) not in names:
             names.append(name)
     return tuple(names)
-
-
-def match_brightness(scenes: Sequence[Scene], nm: Tensor, pictures: PictureSet, gamma: float = 1.0) -> float:
-    """Reflectance of white such that bright pictures are as bright as bright HSI pixels.
-
-    One scale for the whole source: the ratio of the 99th percentiles of brightness, the mean of red, green
-    and blue.
-    """
-    if not len(pictures):
-        return 1.0
-    bands = list(rgb_bands(nm))
-    bright = torch.cat([s.pixels[:, bands].mean(1) for s in scenes])
-    shown = to_reflectance(pictures.images[:, :, ::2, ::2], 1.0, gamma).mean(1).flatten()
-    return _quantile(bright, 0.99) / max(_quantile(shown, 0.99), 1e-6)
-
-
-def _quantile(values: Tensor, q: float) -> float:
-    return float(values[:: max(1, len(values) // 1_000_000)].quantile(q))
-
-
-def initial_endmembers(
-    scenes: Sequence[Scene], nm: Tensor, pictures: PictureSet, scale: float, settings: FitSettings
-) -> Endmembers:
-    """VCA, exact least squares, and materials made as bright as the sources need; shade comes last."""
-    bands = rgb_bands(nm)
-    pixels = torch.cat([s.pixels for s in scenes])
-    generator = torch.Generator().manual_seed(settings.seed)
-    pixels = pixels[torch.randperm(len(pixels), generator=generator)[:20_000]]
-    colours = None
-    if len(pictures):
-        flat = pictures.images.movedim(1, -1).reshape(-1, 3)
-        chosen = flat[torch.randint(len(flat), (50_000,), generator=generator)]
-        colours = to_reflectance(chosen, scale, settings.rgb_gamma)
-    best: tuple[float, Tensor] | None = None
-    for restart in range(settings.restarts):
-        start = with_shade(vca(pixels, settings.num_endmembers - 1, seed=settings.seed + restart))
-        spectra = refine(pixels, start, shade=True, iterations=settings.refine_iterations, pull=settings.pull)
-        spectra = scale_materials(spectra, pixels, colours, bands)
-        x = pixels.T[None, :, :, None]
-        error = rmse(mix(fcls(x, spectra), spectra), x)
-        if best is None or float(error) < best[0]:
-            best = float(error), spectra
-    assert best is not None
-    names = (*(f"material {i + 1}" for i in range(settings.num_endmembers - 1)), "shade")
-    return Endmembers(best[1], nm, names)
 
 
 def fit_unmixing(
@@ -247,13 +230,13 @@ def fit_unmixing(
     with seeded(settings.seed):
         config: dict[str, Any] = {"num_classes": len(classes) if settings.conditional_rgb else None}
         model = UnmixingModel(first, **(config | dict(settings.unmixing_config)))
-    rgb = to_reflectance(pictures.images, scale, settings.rgb_gamma) if len(pictures) else None
+    rgb = Reflectance(pictures.images, scale, settings.rgb_gamma) if len(pictures) else None
     labels = None
     if settings.conditional_rgb:  # the class after the last means "unknown" to the encoder
         known = [classes.index(s.label) if s.label in classes else len(classes) for s in scenes]
         labels = torch.tensor(known)
     history = model.fit(
-        [s.image for s in scenes],
+        SceneImages(scenes),
         rgb,
         labels=labels,
         rgb_labels=pictures.labels if settings.conditional_rgb and rgb is not None else None,
@@ -267,116 +250,8 @@ def fit_unmixing(
     return model, history
 
 
-def quantise(a: Float[Tensor, "b p h w"]) -> UInt8[Tensor, "b p h w"]:
-    """Store abundances in uint8 such that every pixel sums to 255 exactly (largest remainders go up).
-
-    >>> quantise(torch.tensor([1 / 3, 1 / 3, 1 / 3]).view(1, 3, 1, 1)).flatten().tolist()
-    [85, 85, 85]
-    >>> int(quantise(torch.tensor([0.501, 0.301, 0.198]).view(1, 3, 1, 1)).sum())
-    255
-    """
-    exact = a * 255
-    low = exact.floor()
-    short = (255 - low.sum(1, keepdim=True)).round()
-    order = torch.argsort(exact - low, dim=1, descending=True, stable=True)
-    rank = torch.argsort(order, dim=1)
-    return torch.where(rank < short, low + 1, low).to(torch.uint8)
-
-
-@torch.no_grad()
-def make_maps(
-    unmixing: UnmixingModel | LeastSquares,
-    scenes: Sequence[Scene],
-    pictures: PictureSet,
-    scale: float,
-    classes: tuple[str, ...],
-    settings: FitSettings,
-    *,
-    workdir: Path | None = None,
-) -> tuple[UInt8[Tensor, "n p h w"], Tensor]:
-    """Unmix every picture, and windows of every HSI: the generator's training set (maps, labels).
-
-    Raises:
-        ValueError: if ``workdir`` holds maps of other inputs.
-    """
-    import numpy as np
-
-    path = None if workdir is None else workdir / "maps.npz"
-    mark = _fingerprint(unmixing, scenes, pictures, scale, classes, settings)
-    if path is not None and path.exists():
-        try:
-            with np.load(path) as file:
-                stored = {name: file[name] for name in ("fingerprint", "maps", "labels")}
-        except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} cannot be read ({error}): delete it, and the maps are made anew"
-            ) from error
-        if str(stored["fingerprint"]) != mark:
-            raise ValueError(
-                f"{path} was made from other data or settings: delete it, or use another work directory"
-            )
-        return torch.from_numpy(stored["maps"]), torch.from_numpy(stored["labels"])
-    device = unmixing.spectra.device
-    maps, labels = [], [pictures.labels]
-    for start in range(0, len(pictures), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        r = to_reflectance(pictures.images[part].to(device), scale, settings.rgb_gamma)
-        y = pictures.labels[part].to(device) if settings.conditional_rgb else None
-        maps.append(quantise(unmixing.unmix_rgb(r, y)).cpu())
-    if settings.include_hsis or not len(pictures):
-        for scene in scenes:
-            found = _scene_maps(unmixing, scene, settings.size)
-            maps.append(found)
-            labels.append(torch.full((len(found),), classes.index(scene.label or scene.name)))
-    out = torch.cat(maps), torch.cat(labels)
-    if path is not None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with aside.open("wb") as handle:
-            np.savez(handle, maps=out[0].numpy(), labels=out[1].numpy(), fingerprint=np.array(mark))
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(aside, path)
-    return out
-
-
-def _scene_maps(unmixing: UnmixingModel | LeastSquares, scene: Scene, size: tuple[int, int]) -> Tensor:
-    """Half-overlapping windows of an HSI, unmixed; none if it is smaller than a map."""
-    side = max(size)
-    windows = scene.windows(side, max(1, side // 2))
-    if not len(windows):
-        return torch.zeros(0, unmixing.endmembers.num_endmembers, *size, dtype=torch.uint8)
-    device = unmixing.spectra.device
-    starts = range(0, len(windows), _CHUNK)
-    maps = [quantise(unmixing.unmix(windows[i : i + _CHUNK].to(device))).cpu() for i in starts]
-    return torch.cat(maps)[..., : size[0], : size[1]]
-
-
-def _fingerprint(
-    unmixing: UnmixingModel | LeastSquares,
-    scenes: Sequence[Scene],
-    pictures: PictureSet,
-    scale: float,
-    classes: tuple[str, ...],
-    settings: FitSettings,
-) -> str:
-    digest = hashlib.sha256()
-    tensors = [*unmixing.state_dict().values(), *(s.image for s in scenes), pictures.images, pictures.labels]
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    rest = [
-        scale,
-        settings.rgb_gamma,
-        settings.conditional_rgb,
-        settings.include_hsis,
-        list(settings.size),
-        list(classes),
-    ]
-    digest.update(json.dumps([*rest, [s.label for s in scenes]]).encode())
-    return digest.hexdigest()
-
-
 def fit_generator(
-    maps: UInt8[Tensor, "n p h w"],
+    maps: Maps,
     labels: Tensor,
     num_classes: int,
     settings: FitSettings,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from ubf_augment.synthesis.card import model_card
 from ubf_augment.unmixing import UnmixingModel
 
 S = TypeVar("S", bound=SynthesizerParts)
+_ANY_SIZE = 1_000_000
+_REPEATED = re.compile(r"blocks|layers|depth")
 
 
 def pack(synth: SynthesizerParts, name: str) -> Bundle:
@@ -78,7 +81,8 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
     try:
         unmixing = None
         if "unmixing" in parts:
-            unmixing = _load(UnmixingModel.from_config(parts["unmixing"].config), parts["unmixing"])
+            config = parts["unmixing"].config
+            unmixing = _load(lambda: UnmixingModel.from_config(config), parts["unmixing"])
         described = parts["generator"].config
         if described["name"] not in list_generators():
             raise BundleError(
@@ -86,7 +90,7 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
                 f"know (it has {', '.join(list_generators())}): upgrade ubf-augment, or import the module "
                 "that registers it"
             )
-        generator = _load(get_generator(described["name"], **described["config"]), parts["generator"])
+        generator = _load(lambda: get_generator(described["name"], **described["config"]), parts["generator"])
         own = {
             int(k): t["class_spectra"][i] for i, k in enumerate(t.get("class_index", torch.zeros(0)).tolist())
         }
@@ -138,6 +142,47 @@ def _component(module: nn.Module, config: Mapping[str, Any], exact: tuple[str, .
 M = TypeVar("M", bound=nn.Module)
 
 
-def _load(module: M, part: Component) -> M:
+def _load(make: Callable[[], M], part: Component) -> M:
+    """Build a network and give it its weights; one that would not fit them is refused before memory is allocated for it.
+
+    Raises:
+        ValueError, RuntimeError: if configuration and weights do not fit, or a weight is not finite.
+    """
+    _check_config(part)
+    try:
+        with torch.device("meta"):
+            planned = {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
+    except (NotImplementedError, RuntimeError):  # looks at its values while it is built
+        planned = {name: tuple(tensor.shape) for name, tensor in part.state.items()}
+    for name, tensor in part.state.items():
+        if planned.get(name) != tuple(tensor.shape):
+            expected = planned.get(name, "nothing of that name")
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, its configuration says {expected}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds NaN or infinite values")
+    module = make()
     module.load_state_dict(dict(part.state))
     return module
+
+
+def _check_config(part: Component) -> None:
+    """Sizes in a configuration cannot exceed the number of weights, nor blocks that of tensors.
+
+    Raises:
+        ValueError: if they do.
+    """
+    values = max(_ANY_SIZE, sum(tensor.numel() for tensor in part.state.values()))
+
+    def check(key: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                check(str(name), inner)
+        elif isinstance(value, list):
+            for inner in value:
+                check(key, inner)
+        elif isinstance(value, int) and "seed" not in key:
+            limit = len(part.state) if _REPEATED.search(key) else values
+            if value > limit:
+                raise ValueError(f"{key} is {value}, more than its weights allow")
+
+    check("", part.config)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ubf_augment.errors import OtherProcessError
 from ubf_augment.files import OnDisk, replacing
 from ubf_augment.seeding import derive_seed
 from ubf_augment.training.control import Interrupt, shown
@@ -256,3 +257,5 @@ def _drive(
                 file=sys.stderr,
             )
         fabric.barrier()
+        if stop and interrupt.signal is None:
+            raise OtherProcessError("another process was asked to stop")

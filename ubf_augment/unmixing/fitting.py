@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ubf_augment import simplex
 from ubf_augment.errors import BandCountError, LabelError, NoDataError, ShapeError
+from ubf_augment.files import strided
 from ubf_augment.losses import charbonnier, endmember_tv, spectral_angle
 from ubf_augment.mixing import mix
 from ubf_augment.training import History, fit_loop, warmup_cosine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PICTURE_WEIGHT = 0.5
 _ABUNDANCE_WEIGHT = 0.1
 _FORGOTTEN = 0.1
+Pictures = Tensor | Sequence[Tensor]
 BRIGHTNESS = 0.3
 """Largest absolute logarithm of the scale of a training crop."""
 
@@ -65,18 +67,18 @@ class _Objective(nn.Module):
 
 
 def fit_unmixing(
-    model: UnmixingModel, hsis: Sequence[Tensor], rgb: Tensor | None, labels: Tensor | None, rgb_labels: Tensor | None, *,
+    model: UnmixingModel, hsis: Sequence[Tensor], rgb: Pictures | None, labels: Tensor | None, rgb_labels: Tensor | None, *,
     steps: int, batch_size: int, crop: int, lr: float, endmember_lr: float, learn_endmembers: bool, angle_weight: float,
     variation_weight: float, seed: int, fabric: Fabric | None, checkpoint: Path | None, progress: bool,
 ) -> History:  # fmt: skip
     """See `UnmixingModel.fit`."""
-    _check(model, hsis, rgb, labels, rgb_labels)
-    pixels = torch.cat([h.flatten(1) for h in hsis], 1).T
-    pixels = pixels[:: max(1, len(pixels) // 200_000)]
+    sizes, areas = _check(model, hsis, rgb, labels, rgb_labels)
+    spectra = (h.flatten(1).T for h in hsis)
+    pixels = strided(spectra, max(1, sum(sizes) // 200_000))
     device = next(model.parameters()).device
     model.hsi_encoder.set_statistics(pixels)
-    pictures = [] if rgb is None else [rgb.movedim(1, -1).reshape(-1, 3)[:: max(1, rgb.numel() // 600_000)]]
-    model.rgb_encoder.set_statistics(torch.cat([pixels[:, list(model.rgb_index)], *pictures]))
+    colours = [] if rgb is None else [strided((p.flatten(1).T for p in rgb), max(1, sum(areas) // 200_000))]
+    model.rgb_encoder.set_statistics(torch.cat([pixels[:, list(model.rgb_index)], *colours]))
     model.set_regression(pixels.T[None, :, :, None].float().to(device))
     scale = float(pixels.mean(1).quantile(0.95)) if len(pixels) < 2**24 else 1.0
     objective = _Objective(model, max(scale, 1e-6), angle_weight, variation_weight)
@@ -150,28 +152,34 @@ def _forget(y: Tensor | None, unknown: int | None, generator: torch.Generator) -
 def _check(
     model: UnmixingModel,
     hsis: Sequence[Tensor],
-    rgb: Tensor | None,
+    rgb: Pictures | None,
     labels: Tensor | None,
     rgb_labels: Tensor | None,
-) -> None:
+) -> tuple[list[int], list[int]]:
+    """Look once at every image; gives the pixels of each HSI and picture."""
     if not len(hsis):
         raise ShapeError("unmixing needs at least one hyperspectral image")
+    if rgb is not None and not len(rgb):
+        raise ShapeError("there are no RGB pictures: give at least one, or None")
     bands = len(model.wavelengths)
-    for i, x in enumerate(hsis):
-        if x.ndim != 3:
-            raise ShapeError(f"hyperspectral image {i} must be (C, H, W), got {tuple(x.shape)}")
-        if x.shape[0] != bands:
-            raise BandCountError(f"hyperspectral image {i} has {x.shape[0]} bands, the endmembers {bands}")
-        if not torch.isfinite(x).all():
-            raise NoDataError(
-                f"hyperspectral image {i} holds NaN or infinite pixels: crop or fill them before training"
-            )
-    if rgb is not None and (rgb.ndim != 4 or rgb.shape[1] != 3 or not len(rgb)):
-        raise ShapeError(f"RGB pictures must be (N, 3, H, W), at least one, got {tuple(rgb.shape)}")
-    if rgb is not None and not torch.isfinite(rgb).all():
-        raise NoDataError("RGB pictures hold NaN or infinite pixels: crop or fill them before training")
+    sizes = [_check_image(hsis[i], bands, f"hyperspectral image {i}") for i in range(len(hsis))]
+    areas = [] if rgb is None else [_check_image(rgb[i], 3, f"RGB picture {i}") for i in range(len(rgb))]
     _check_labels(model, labels, len(hsis), "hyperspectral images")
-    _check_labels(model, rgb_labels, 0 if rgb is None else len(rgb), "RGB pictures")
+    _check_labels(model, rgb_labels, len(areas), "RGB pictures")
+    return sizes, areas
+
+
+def _check_image(x: Tensor, bands: int, what: str) -> int:
+    """Give the number of pixels of a sound image."""
+    if x.ndim != 3:
+        raise ShapeError(f"{what} must be (C, H, W), got {tuple(x.shape)}")
+    if len(x) != bands and what.startswith("RGB"):
+        raise ShapeError(f"{what} must be (3, H, W), got {tuple(x.shape)}")
+    if len(x) != bands:
+        raise BandCountError(f"{what} has {len(x)} bands, the endmembers {bands}")
+    if not torch.isfinite(x).all():
+        raise NoDataError(f"{what} holds NaN or infinite pixels: crop or fill them before training")
+    return x.shape[1] * x.shape[2]
 
 
 def _check_labels(model: UnmixingModel, labels: Tensor | None, count: int, what: str) -> None:

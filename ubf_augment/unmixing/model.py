@@ -118,10 +118,12 @@ class UnmixingModel(nn.Module):
         """Build the model that `config` describes; load its weights with ``load_state_dict``."""
         rest = dict(config)
         wavelengths, names, shade = rest.pop("wavelengths"), tuple(rest.pop("names")), rest.pop("shade")
-        spectra = torch.full((len(names), len(wavelengths)), 0.1)
-        if shade:
-            spectra[-1] = 0
-        return cls(Endmembers(spectra, torch.as_tensor(wavelengths, dtype=torch.float64), names), **rest)
+        with torch.device("cpu"):  # they are checked, also where the networks are laid out on "meta" first
+            spectra = torch.full((len(names), len(wavelengths)), 0.1)
+            if shade:
+                spectra[-1] = 0
+            endmembers = Endmembers(spectra, torch.as_tensor(wavelengths, dtype=torch.float64), names)
+        return cls(endmembers, **rest)
 
     def unmix(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h w"]:
         """Abundances of hyperspectral images (B, C, H, W) in reflectance.
@@ -186,7 +188,8 @@ class UnmixingModel(nn.Module):
         return torch.cat([torch.ones_like(r), z, z * z, r * g, g * b, b * r], 1)
 
     def fit(
-        self, hsis: Sequence[Float[Tensor, "c _ _"]], rgb: Float[Tensor, "n 3 _ _"] | None = None, *,
+        self, hsis: Sequence[Float[Tensor, "c _ _"]],
+        rgb: Float[Tensor, "n 3 _ _"] | Sequence[Float[Tensor, "3 _ _"]] | None = None, *,
         labels: Int64[Tensor, "m"] | None = None, rgb_labels: Int64[Tensor, "n"] | None = None, steps: int = 1500,
         batch_size: int = 8, crop: int = 32, lr: float = 2e-3, endmember_lr: float = 5e-4, learn_endmembers: bool = True,
         angle_weight: float = 0.1, variation_weight: float = 0.015, seed: int = 0, fabric: Fabric | None = None,
@@ -195,8 +198,9 @@ class UnmixingModel(nn.Module):
         """Train both encoders, and E with them: Charbonnier + 0.1 spectral angle + 0.015 endmember total variation.
 
         Args:
-            hsis: training images (C, H, W) in reflectance.
-            rgb: unpaired RGB pictures (N, 3, H, W) in reflectance; the RGB encoder learns to reproduce them too.
+            hsis: training images (C, H, W) in reflectance; any sequence, asked for the images of a step alone.
+            rgb: unpaired RGB pictures (N, 3, H, W) in reflectance, or a sequence of (3, H, W); the RGB encoder learns to
+                reproduce them too.
             labels: class of each HSI, for a class-conditional RGB encoder; a tenth is hidden from it, so that it learns
                 to do without, too.
             rgb_labels: class of each picture, in the same numbering; unknown if not given.
