@@ -64,6 +64,8 @@ class HSISynthesizer(Unmixer):
     ) -> Float[Tensor, "b p h w"]:
         """Draw abundance maps.
 
+        With a ``regression`` they are drawn given the colours and classes of the generator's maps.
+
         Args:
             y: classes (B,); needed if there are classes.
             n: number of maps for a generator without classes, or with a single class.
@@ -83,7 +85,12 @@ class HSISynthesizer(Unmixer):
         count = (1 if n is None else n) if index is None else len(index)
         source = _stream(seed, generator, count, _ABUNDANCES)
         self.generator.eval()
-        return self.generator.sample(index, n=count, generator=source, **options)
+        a = self.generator.sample(index, n=count, generator=source, **options)
+        if self.regression is None:
+            return a
+        # The maps are those of pictures: what they leave open is drawn for this sensor.
+        r = mix(a, self.map_colours)
+        return self.unmix_rgb_reflectance(r, index, source or _unseeded(), pictures=True)
 
     def sample(
         self,
@@ -146,13 +153,14 @@ class HSISynthesizer(Unmixer):
         """Displayed RGB pictures as images of this sensor: x = mix(unmix_rgb(rgb), E) + ε.
 
         With labelled pictures of any kind this gives as many labelled images as there are pictures: to pretrain a network on
-        before it sees the few real ones. Bands far from the visible are guessed from colours (see the README's limits).
+        before it sees the few real ones. Bands far from the visible are guessed from colours (see the README's limits); with
+        a ``regression`` each picture gets a draw of them.
 
         Args:
             rgb: as for `unmix_rgb`.
             y: classes of the synthesizer, if the pictures show them.
             residual: add ε, if there is a residual model.
-            seed: of ε.
+            seed: of ε, and of what the regression draws.
 
         Returns:
             Reflectance (B, C, H, W) on `device`.
@@ -160,7 +168,11 @@ class HSISynthesizer(Unmixer):
         Raises:
             As `unmix_rgb` and `mix`.
         """
-        return self.mix(self.unmix_rgb(rgb, y, fast=True), y, residual=residual, seed=seed)
+        source = None
+        if self.regression is not None:
+            source = _stream(seed, None, len(rgb), _ABUNDANCES) or _unseeded()
+        a = self.unmix_rgb(rgb, y, generator=source, fast=True)
+        return self.mix(a, y, residual=residual, seed=seed)
 
     # ---- fitting, adapting, storing
 
@@ -233,6 +245,7 @@ class HSISynthesizer(Unmixer):
         max_pixels: int = 200_000,
         seed: int = 0,
         sensor: str = "",
+        regression: bool | None = None,
     ) -> HSISynthesizer:
         """A synthesizer for another sensor, in seconds: new E and ε from its images, the same generator.
 
@@ -240,6 +253,10 @@ class HSISynthesizer(Unmixer):
         by non-negative least squares (`adaptation.estimate_sensor` has the steps and what they were measured
         to gain). Zero endmembers (shade) stay zero. The result shares generator and RGB encoder with this
         object and has no HSI encoder: it unmixes by `fcls`. Its card records seconds and errors.
+
+        Red, green and blue leave the infrared open. Where a sensor sees it, and enough images say what it can be, a regression
+        learns the distribution of abundances given colour, surroundings and class: pictures and generated maps are then
+        carried over by their colours, and get infrared drawn from it, instead of endmembers of their class.
 
         Args:
             images: reflectance (N, C, H, W), a list of (C, H, W), or a data set of ``{"image": …, "label":
@@ -259,6 +276,8 @@ class HSISynthesizer(Unmixer):
             max_pixels: how many pixels to use.
             seed: chooses them.
             sensor: name for the card.
+            regression: whether to learn one (`unmixing.RGBRegression`). By default where the sensor sees beyond 750 nm and
+                there are at least five images, or five parts of large ones.
 
         Raises:
             BandCountError, WavelengthError: if wavelengths do not fit the images, or no band is near red,
@@ -271,7 +290,7 @@ class HSISynthesizer(Unmixer):
         return adapt(
             self, images, wavelengths=wavelengths, rgb_bands=rgb_bands, fwhm=fwhm, labels=labels, classes=classes,
             class_map=class_map, rgb_scale=rgb_scale, rank=rank, ridge=ridge, max_pixels=max_pixels, seed=seed,
-            sensor=sensor,
+            sensor=sensor, regression=regression,
         )  # fmt: skip
 
     def finetune(
@@ -381,6 +400,11 @@ def _stream(seed: int | None, generator: Generators, count: int, stream: int) ->
     if len(generator) != count:
         raise ValueError(f"{len(generator)} generators for {count} samples: give one per sample")
     return [_child(g) for g in generator]
+
+
+def _unseeded() -> torch.Generator:
+    """Random numbers from PyTorch's global state."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
 def _child(generator: torch.Generator) -> torch.Generator:

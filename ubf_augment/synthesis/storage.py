@@ -16,7 +16,7 @@ from ubf_augment.mixing import ResidualModel
 from ubf_augment.spectra import Endmembers
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.card import model_card
-from ubf_augment.unmixing import UnmixingModel
+from ubf_augment.unmixing import RGBRegression, UnmixingModel
 
 S = TypeVar("S", bound=SynthesizerParts)
 
@@ -52,6 +52,8 @@ def pack(synth: SynthesizerParts, name: str) -> Bundle:
     if synth.unmixing is not None:
         # Endmembers stay exact: an encoder belongs to them.
         components["unmixing"] = _component(synth.unmixing, synth.unmixing.config, exact=("theta",))
+    if synth.regression is not None:
+        components["regression"] = _component(synth.regression, synth.regression.config)
     index = {
         "name": name,
         "sensor": synth.card.get("sensor", ""),
@@ -75,9 +77,7 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
     """
     index, t, parts = bundle.index, bundle.tensors, bundle.components
     try:
-        unmixing = None
-        if "unmixing" in parts:
-            unmixing = _load(UnmixingModel.from_config(parts["unmixing"].config), parts["unmixing"])
+        encoders = {name: _unmixing(parts[name]) for name in ("unmixing", "regression") if name in parts}
         described = parts["generator"].config
         if described["name"] not in list_generators():
             raise BundleError(
@@ -92,7 +92,7 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
         return cls(
             Endmembers(t["spectra"], t["wavelengths"], tuple(index["endmembers"]), t.get("fwhm")),
             generator,
-            unmixing=unmixing,
+            **encoders,
             residual=_residual(t),
             classes=index["classes"],
             class_endmembers=own,
@@ -119,6 +119,12 @@ def _residual(t: Mapping[str, Tensor]) -> ResidualModel | None:
         t["residual_noise_std"],
         float(t["residual_correlation_length"]),
     )
+
+
+def _unmixing(part: Component) -> Any:
+    kind: type[RGBRegression | UnmixingModel]
+    kind = RGBRegression if part.config.get("kind") == "regression" else UnmixingModel
+    return _load(kind.from_config(part.config), part)
 
 
 def _component(module: nn.Module, config: Mapping[str, Any], exact: tuple[str, ...] = ()) -> Component:

@@ -6,11 +6,13 @@ from ubf_augment.unmixing.initialise import refine, vca, with_shade
 from ubf_augment.unmixing.least_squares import LeastSquares, fcls_rgb
 from ubf_augment.unmixing.model import UnmixingModel
 from ubf_augment.unmixing.network import AbundanceEncoder
+from ubf_augment.unmixing.regression import RGBRegression
 from ubf_augment.unmixing.solver import fcls, nnls
 
 __all__ = [
     "AbundanceEncoder",
     "LeastSquares",
+    "RGBRegression",
     "UnmixingModel",
     "fcls",
     "fcls_rgb",
