@@ -11,7 +11,14 @@ from ubf_augment.metrics import rmse, sad
 from ubf_augment.mixing import ResidualModel, mix
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.synthesis.pictures import PictureSet, Scene
-from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, gamut_report, reproduction
+from ubf_augment.unmixing import (
+    LeastSquares,
+    RGBRegression,
+    UnmixingModel,
+    fcls,
+    gamut_report,
+    reproduction,
+)
 
 
 @torch.no_grad()
@@ -20,8 +27,10 @@ def residual_model(
 ) -> ResidualModel:
     """Residuals of the HSIs: what images mixed from abundances lack, as the generator learned them.
 
-    Under the HSIs' RGB abundances where there are ``pictures``, else under those of all bands.
+    Under the HSIs' RGB abundances where there are ``pictures``, else under those of all bands; so too with a regression, whose
+    draws have what red, green and blue leave open.
     """
+    pictures = pictures and not isinstance(unmixing, RGBRegression)
     parts = []
     for scene in scenes:
         side = min(64, *scene.image.shape[1:])

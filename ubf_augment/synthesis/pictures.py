@@ -16,7 +16,7 @@ from ubf_augment.errors import MissingLabelError, RadiometryError, ShapeError
 from ubf_augment.radiometry import check_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
-from ubf_augment.synthesis.imagery import ImageSource
+from ubf_augment.synthesis.imagery import ImageSource, Tiles
 
 if TYPE_CHECKING:
     from ubf_augment.io import HSI
@@ -213,3 +213,18 @@ def read_scenes(
         scenes.append(Scene(image.float(), mask, name, None if labels is None else labels[i], meta))
     assert grid is not None
     return scenes, grid
+
+
+def scene_tiles(scenes: Sequence[Scene], classes: Sequence[str], side: int = 64) -> Tiles:
+    """Windows of scenes without any invalid pixel, of at most ``side`` pixels, with the class of the scene's label.
+
+    >>> scene = Scene(torch.zeros(2, 80, 64), torch.ones(80, 64, dtype=torch.bool), label="field")
+    >>> scene_tiles([scene], ("forest", "field")).labels
+    (1,)
+    """
+    cut = []
+    for i, scene in enumerate(scenes):
+        size = min(side, *scene.image.shape[1:])
+        y = classes.index(scene.label) if scene.label in classes else None
+        cut += [(window, y, i) for window in scene.windows(size, size)]
+    return Tiles(tuple(w for w, *_ in cut), tuple(y for _, y, _ in cut), tuple(i for *_, i in cut))

@@ -25,13 +25,31 @@ from ubf_augment.generators import AbundanceGenerator, get_generator
 from ubf_augment.metrics import rmse
 from ubf_augment.mixing import mix
 from ubf_augment.radiometry import to_reflectance
-from ubf_augment.seeding import seeded
-from ubf_augment.spectra import Endmembers, Wavelengths, rgb_bands
+from ubf_augment.seeding import per_sample, seeded
+from ubf_augment.spectra import Endmembers, Wavelengths, rgb_bands, sees_infrared
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
-from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
+from ubf_augment.synthesis.infrared import learn_regression
+from ubf_augment.synthesis.pictures import (
+    Pictures,
+    PictureSet,
+    Scene,
+    read_pictures,
+    read_scenes,
+    scene_tiles,
+)
 from ubf_augment.training import History, make_fabric
-from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, refine, scale_materials, vca, with_shade
+from ubf_augment.unmixing import (
+    LeastSquares,
+    RGBRegression,
+    UnmixingModel,
+    fcls,
+    refine,
+    scale_materials,
+    vca,
+    with_shade,
+)
+from ubf_augment.unmixing.regression import log_colours
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -53,7 +71,8 @@ class FitSettings:
         restarts: seeds of VCA that are tried; the one that reconstructs the HSIs best is kept.
         refine_iterations: alternations that refine them, see `unmixing.refine`.
         pull: weight that keeps the endmember simplex small, see `unmixing.refine`.
-        unmixing_steps: steps of the encoders; 0 for none: exact least squares unmixes, and E is not refined further.
+        unmixing_steps: steps of the encoders; 0 for none: exact least squares unmixes, E is not refined further, and pictures
+            get infrared by `unmixing.RGBRegression` where the HSIs show it.
         unmixing_config: further arguments of `UnmixingModel`.
         unmixing_options: further arguments of `UnmixingModel.fit`.
         conditional_rgb: the RGB encoder takes the scene class.
@@ -166,7 +185,7 @@ def run(
     return cls(
         unmixing.endmembers,
         generator,
-        unmixing=unmixing if isinstance(unmixing, UnmixingModel) else None,
+        unmixing=unmixing if isinstance(unmixing, UnmixingModel | RGBRegression) else None,
         residual=residual_model(unmixing, scenes, settings.residual_rank, pictures=len(pictures) > 0),
         classes=classes,
         rgb_scale=scale,
@@ -241,9 +260,9 @@ def fit_unmixing(
     fabric: Fabric | None = None,
     progress: bool = True,
 ) -> tuple[UnmixingModel | LeastSquares, History]:
-    """Train both encoders, and the endmembers with them."""
+    """Train both encoders, and the endmembers with them; without steps see `without_encoders`."""
     if settings.unmixing_steps == 0:
-        return LeastSquares(first), History()
+        return without_encoders(first, scenes, pictures, scale, classes, settings), History()
     with seeded(settings.seed):
         config: dict[str, Any] = {"num_classes": len(classes) if settings.conditional_rgb else None}
         model = UnmixingModel(first, **(config | dict(settings.unmixing_config)))
@@ -265,6 +284,25 @@ def fit_unmixing(
         **settings.unmixing_options,
     )
     return model, history
+
+
+def without_encoders(
+    first: Endmembers,
+    scenes: Sequence[Scene],
+    pictures: PictureSet,
+    scale: float,
+    classes: tuple[str, ...],
+    settings: FitSettings,
+) -> LeastSquares:
+    """Exact least squares; where the HSIs see the infrared and give five windows or more, with a regression for pictures."""
+    tiles = scene_tiles(scenes, classes)
+    if not len(pictures) or not sees_infrared(first.wavelengths) or not tiles.held_out().any():
+        return LeastSquares(first)
+    model, *_ = learn_regression(
+        tiles, first, rgb=rgb_bands(first.wavelengths), num_classes=len(classes), seed=settings.seed
+    )
+    z = log_colours(to_reflectance(pictures.images, scale, settings.rgb_gamma)).movedim(1, -1).reshape(-1, 3)
+    return model.set_pictures(z.mean(0), z.std(0))
 
 
 def quantise(a: Float[Tensor, "b p h w"]) -> UInt8[Tensor, "b p h w"]:
@@ -321,8 +359,13 @@ def make_maps(
     for start in range(0, len(pictures), _CHUNK):
         part = slice(start, start + _CHUNK)
         r = to_reflectance(pictures.images[part].to(device), scale, settings.rgb_gamma)
-        y = pictures.labels[part].to(device) if settings.conditional_rgb else None
-        maps.append(quantise(unmixing.unmix_rgb(r, y)).cpu())
+        y = pictures.labels[part].to(device)
+        if isinstance(unmixing, RGBRegression):
+            rng = per_sample(settings.seed, range(start, start + len(r)))
+            a = unmixing.unmix_rgb(r, y if unmixing.num_classes else None, rng, pictures=True)
+        else:
+            a = unmixing.unmix_rgb(r, y if settings.conditional_rgb else None)
+        maps.append(quantise(a).cpu())
     if settings.include_hsis or not len(pictures):
         for scene in scenes:
             found = _scene_maps(unmixing, scene, settings.size)
