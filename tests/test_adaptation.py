@@ -119,7 +119,9 @@ def test_extension_follows_the_scene_outside_the_old_range() -> None:
 
 def test_adapt_makes_a_synthesizer_of_the_new_sensor() -> None:
     synth, x = synthesizer(rgb_scale=0.4), images(12, 24)
-    new = synth.adapt(x, wavelengths=WIDE_NM, labels=[0, 1, 2] * 4, rank=3, sensor="toy", seed=1)
+    new = synth.adapt(
+        x, wavelengths=WIDE_NM, labels=[0, 1, 2] * 4, rank=3, sensor="toy", seed=1, regression=False
+    )
     assert new.generator is synth.generator
     assert new.classes == synth.classes
     assert new.rgb_scale == 0.4
@@ -164,7 +166,7 @@ def test_residual_covers_what_the_mixing_model_leaves() -> None:
         + torch.einsum("nrhw,cr->nchw", noise, torch.rand(8, 2, generator=g))
         + 0.01
     )
-    new = synthesizer().adapt(x.clamp_min(0), wavelengths=WIDE_NM)
+    new = synthesizer().adapt(x.clamp_min(0), wavelengths=WIDE_NM, regression=False)
     rgb_path = new.unmix_rgb_reflectance(x[:, list(WIDE_RGB)].clamp_min(0))
     made = new.mix(rgb_path, residual=True, seed=0)
     assert float((made - x).mean((0, 2, 3)).abs().max()) < 3e-3
@@ -175,7 +177,11 @@ def test_residual_covers_what_the_mixing_model_leaves() -> None:
 def test_images_in_every_form_give_the_same() -> None:
     x, y = images(6, 16), [0, 1, 2, 0, 1, 2]
     synth = synthesizer(classes=["farmland", "forest", "town"])
-    options: dict[str, Any] = {"wavelengths": WIDE_NM, "class_map": {"crops": "farmland"}}
+    options: dict[str, Any] = {
+        "wavelengths": WIDE_NM,
+        "class_map": {"crops": "farmland"},
+        "regression": False,
+    }
     data = Labelled(x, y)
     want = synth.adapt(x, labels=y, classes=data.classes, **options)
     assert sorted(want.class_endmembers) == [0, 1]  # the synthesizer knows no sea
@@ -290,7 +296,9 @@ def test_eurosat(UBF_DATA: Path, visible: Any) -> None:
             with rasterio.open(path) as file:
                 x.append(torch.from_numpy(file.read().astype("float32"))[order] / 10_000)
             y.append(name)
-    new = visible.adapt(x, wavelengths=nm, labels=y, class_map={"Forest": "forest", "Residential": "town"})
+    new = visible.adapt(
+        x, wavelengths=nm, labels=y, class_map={"Forest": "forest", "Residential": "town"}, regression=False
+    )
     report = new.card["adaptation"]
     assert report["seconds"] < 30
     assert report["rmse_after_in_old_range"] < report["rmse_before"]

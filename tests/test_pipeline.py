@@ -349,6 +349,20 @@ def test_fit_without_training_encoders_is_exact_least_squares(tmp_path: Path) ->
     torch.testing.assert_close(back.sample(["a", "b"], seed=1), synth.sample(["a", "b"], seed=1))
 
 
+def test_fit_begins_with_given_endmembers() -> None:
+    """On their own bands they stay as they are; on others they are resampled; their number replaces the setting."""
+    options: dict[str, Any] = (
+        SMALL | {"unmixing_steps": 0, "generator": "gmm", "generator_config": {}} | NO_ENCODERS
+    )
+    options |= {"num_endmembers": 7}
+    fine = torch.arange(440, 721, 5, dtype=torch.float64)
+    for given, want in ((materials(), materials()), (materials(fine), materials(fine).resample(NM))):
+        synth = HSISynthesizer.fit([hsi(20)], None, endmembers=given, progress=False, **options)
+        assert torch.equal(synth.endmembers.spectra, want.spectra)
+        assert synth.endmembers.names == ("soil", "leaf", "roof", "shade")
+        assert synth.card["settings"]["num_endmembers"] == 4
+
+
 def test_residuals_are_those_of_the_path_that_the_generator_learned() -> None:
     scenes, model = scenes_and_model()
     x = scenes[0].image[None]

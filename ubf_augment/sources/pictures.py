@@ -147,7 +147,7 @@ class AbundanceBank(PictureBank):
 
     def _made_by(self, source: int, synth: HSISynthesizer) -> list[object]:
         by = synth.rgb_endmembers if synth.unmixing is None else synth.unmixing
-        return ["abundances", by, synth.rgb_scale, synth.rgb_gamma, source]
+        return ["abundances", by, synth.regression, synth.rgb_scale, synth.rgb_gamma, source]
 
     def _read(self, kept: Tensor) -> Tensor:
         a = kept.float() / 255

@@ -6,6 +6,7 @@ from ubf_augment.spectra.bands import (
     check_wavelengths,
     red_green_blue,
     rgb_bands,
+    sees_infrared,
     sort_bands,
 )
 from ubf_augment.spectra.endmembers import Endmembers
@@ -22,6 +23,7 @@ __all__ = [
     "red_green_blue",
     "resample",
     "rgb_bands",
+    "sees_infrared",
     "sensor",
     "sort_bands",
     "spectral_response",

@@ -13,6 +13,8 @@ from ubf_augment.errors import BandCountError, ShapeError, WavelengthError
 RGB_NM = (665.0, 560.0, 490.0)
 """Centres of red, green and blue in nm (Sentinel-2 B4, B3, B2)."""
 
+_INFRARED_NM = 750.0
+
 Wavelengths = Sequence[float] | Tensor
 
 
@@ -107,6 +109,18 @@ def rgb_bands(wavelengths: Wavelengths, tolerance: float = 40.0) -> tuple[int, i
             "rgb_bands=(red, green, blue) yourself"
         )
     return found[0], found[1], found[2]
+
+
+def sees_infrared(wavelengths: Wavelengths) -> bool:
+    """Whether a band lies beyond 750 nm, where the reflectance of plants is high and colours no longer tell it.
+
+    Raises:
+        WavelengthError: as `check_wavelengths`.
+
+    >>> sees_infrared([490, 560, 665]), sees_infrared([490, 560, 665, 842])
+    (False, True)
+    """
+    return bool(check_wavelengths(wavelengths)[-1] > _INFRARED_NM)
 
 
 def red_green_blue(

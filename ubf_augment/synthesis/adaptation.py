@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ubf_augment.mixing import ResidualModel, mix
-from ubf_augment.spectra import Endmembers, spectral_response
+from ubf_augment.spectra import Endmembers, sees_infrared, spectral_response
 from ubf_augment.synthesis.imagery import Tiles
-from ubf_augment.unmixing import fcls, nnls
+from ubf_augment.synthesis.infrared import learn_regression
+from ubf_augment.unmixing import RGBRegression, fcls, nnls
 
 UnmixRGB = Callable[[Tensor, int | None], Tensor]
 """Red, green, blue reflectance (1, 3, H, W) and a class or None → abundances (1, P, H, W)."""
@@ -142,14 +143,16 @@ class Adapted:
     Attributes:
         spectra: (P, C) shared endmembers.
         class_spectra: class id → (P, C).
-        residual: residual model of the images, given their RGB abundances.
+        residual: residual model of the images, given their RGB abundances, or with a regression those of all bands.
         report: JSON-able figures.
+        regression: from red, green and blue to abundances, if one was learned.
     """
 
     spectra: Tensor
     class_spectra: dict[int, Tensor]
     residual: ResidualModel
     report: dict[str, Any]
+    regression: RGBRegression | None = None
 
 
 def estimate_sensor(
@@ -164,6 +167,9 @@ def estimate_sensor(
     ridge: float = 1e-2,
     class_ridge: float = 1e-2,
     refine: bool = True,
+    regression: bool | None = False,
+    num_classes: int = 0,
+    seed: int = 0,
 ) -> Adapted:
     """Estimate endmembers, class endmembers and residuals of a sensor from its images.
 
@@ -196,6 +202,9 @@ def estimate_sensor(
         ridge: λ of the shared endmembers.
         class_ridge: λ of the class endmembers.
         refine: try the refinement round.
+        regression: learn one; None: where the sensor sees the infrared and at least five tiles show it.
+        num_classes: K of the tiles' labels.
+        seed: of the regression.
     """
     cubes, fitted = list(tiles.cubes), (~tiles.held_out()).tolist()
     held = [not f for f in fitted] if not all(fitted) else fitted
@@ -232,13 +241,17 @@ def estimate_sensor(
         for keep, chosen, base in (("fit", fitted, spectra), ("all", [True] * len(a), final))
     }
     report |= _after(a, cubes, tiles.labels, held, inside, spectra, own["fit"])
+    learned = None
+    if regression or (regression is None and not all(fitted) and sees_infrared(wavelengths)):
+        e = Endmembers(final, wavelengths, old.names)
+        learned, a, told = learn_regression(tiles, e, rgb=rgb, num_classes=num_classes, seed=seed)
+        own["all"], report = {}, report | told
     residuals = [
         x - mix(p[None], own["all"].get(-1 if y is None else y, final))[0]
         for x, p, y in zip(cubes, a, tiles.labels, strict=True)
     ]
-    return Adapted(
-        final, own["all"], ResidualModel.estimate(residuals, rank=min(rank, len(wavelengths))), report
-    )
+    found = ResidualModel.estimate(residuals, rank=min(rank, len(wavelengths)))
+    return Adapted(final, own["all"], found, report, learned)
 
 
 def _class_spectra(

@@ -14,7 +14,7 @@ from ubf_augment.errors import LabelError, ShapeError, UnknownClassError
 from ubf_augment.generators import AbundanceGenerator
 from ubf_augment.mixing import ResidualModel
 from ubf_augment.spectra import Endmembers
-from ubf_augment.unmixing import UnmixingModel
+from ubf_augment.unmixing import RGBRegression, UnmixingModel
 
 Labels = Shaped[Tensor, "..."] | Sequence[str] | Sequence[int] | str | int
 """Classes by index or name: int tensor (B,), list of int or str, or a single one."""
@@ -24,7 +24,8 @@ class SynthesizerParts(nn.Module):
     """State of an `HSISynthesizer`, checked: its parts as attributes and buffers, and its classes."""
 
     generator: AbundanceGenerator
-    unmixing: UnmixingModel | None
+    unmixing: UnmixingModel | RGBRegression | None
+    regression: RGBRegression | None
     _spectra: Tensor
     _class_spectra: Tensor
     _class_slot: Tensor
@@ -38,7 +39,8 @@ class SynthesizerParts(nn.Module):
         endmembers: Endmembers,
         generator: AbundanceGenerator,
         *,
-        unmixing: UnmixingModel | None = None,
+        unmixing: UnmixingModel | RGBRegression | None = None,
+        regression: RGBRegression | None = None,
         residual: ResidualModel | None = None,
         classes: Sequence[str] = (),
         class_endmembers: Mapping[int, Tensor] | None = None,
@@ -52,8 +54,10 @@ class SynthesizerParts(nn.Module):
         Args:
             endmembers: E (P, C) with wavelengths.
             generator: of maps with P endmembers and K classes.
-            unmixing: encoders for the same P materials; their HSI encoder is used where their endmembers are
-                E.
+            unmixing: encoders for the same P materials, as the generator learned them; their HSI encoder is used where
+                their endmembers are E.
+            regression: from red, green and blue to abundances of E, for a sensor that sees the infrared: pictures and
+                generated maps are carried over by their colours.
             residual: model of ε on the same bands.
             classes: K names, in the generator's label order.
             class_endmembers: class index → (P, C), where a class has its own.
@@ -68,7 +72,7 @@ class SynthesizerParts(nn.Module):
             LabelError: if classes and the generator's class count disagree, or a class index is out of range.
         """
         super().__init__()
-        self.generator, self.unmixing = generator, unmixing
+        self.generator, self.unmixing, self.regression = generator, unmixing, regression
         self.classes = tuple(str(c) for c in classes)
         self.rgb_scale, self.rgb_gamma = float(rgb_scale), float(rgb_gamma)
         self.card: dict[str, Any] = dict(card or {})
@@ -117,6 +121,10 @@ class SynthesizerParts(nn.Module):
             raise ShapeError(
                 f"{p} endmembers, but the unmixing has {self.unmixing.endmembers.num_endmembers}"
             )
+        if self.regression is not None and tuple(self.regression.spectra.shape) != (p, c):
+            raise ShapeError(
+                f"the regression is of endmembers {tuple(self.regression.spectra.shape)}, the synthesizer's are {(p, c)}"
+            )
         if residual is not None and len(residual.mean) != c:
             raise ShapeError(f"the residual model has {len(residual.mean)} bands, the endmembers {c}")
         if rgb is not None and tuple(rgb.shape) != (p, 3):
@@ -128,9 +136,10 @@ class SynthesizerParts(nn.Module):
                 "one name for "
                 "each label, in label order"
             )
-        encoded = None if self.unmixing is None else self.unmixing.config.get("num_classes")
-        if encoded is not None and encoded != known:
-            raise LabelError(f"the RGB encoder knows {encoded} classes, the generator {known}")
+        for name, part in (("encoder", self.unmixing), ("regression", self.regression)):
+            encoded = None if part is None else part.config.get("num_classes")
+            if encoded is not None and encoded != known:
+                raise LabelError(f"the RGB {name} knows {encoded} classes, the generator {known}")
         for k, spectra in own.items():
             if not 0 <= k < known:
                 raise LabelError(f"class_endmembers has class {k}, outside 0..{known - 1}")
@@ -165,6 +174,13 @@ class SynthesizerParts(nn.Module):
     def rgb_endmembers(self) -> Float[Tensor, "p 3"]:
         """Red, green, blue of the materials, for unmixing RGB pictures without an RGB encoder."""
         return self.endmembers.rgb() if self._rgb_spectra is None else self._rgb_spectra
+
+    @property
+    def map_colours(self) -> Float[Tensor, "p 3"]:
+        """Red, green, blue of the materials in the maps that the generator makes."""
+        if self.unmixing is None:
+            return self.rgb_endmembers
+        return self.unmixing.spectra.detach()[:, list(self.unmixing.rgb_index)]
 
     @property
     def residual(self) -> ResidualModel | None:

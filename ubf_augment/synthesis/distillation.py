@@ -23,8 +23,8 @@ def distill(synth: HSISynthesizer, evaluations: int, options: Mapping[str, Any])
     fast = teach(evaluations, **options)
     facts = {"evaluations": evaluations, **{k: options[k] for k in _RECORDED if k in options}}
     return type(synth)(
-        synth.endmembers, fast.to(synth.device), unmixing=synth.unmixing, residual=synth.residual, classes=synth.classes,
-        class_endmembers=synth.class_endmembers,
+        synth.endmembers, fast.to(synth.device), unmixing=synth.unmixing, regression=synth.regression,
+        residual=synth.residual, classes=synth.classes, class_endmembers=synth.class_endmembers,
         rgb_endmembers=synth.rgb_endmembers if synth.unmixing is None else None, rgb_scale=synth.rgb_scale,
         rgb_gamma=synth.rgb_gamma,
         card=synth.card | {"distillation": facts | {"seconds": round(time.monotonic() - start, 1)}},

@@ -11,8 +11,9 @@ from ubf_augment.metrics import rmse, sad
 from ubf_augment.mixing import ResidualModel, mix
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.spectra import Endmembers
+from ubf_augment.synthesis.encoding import encode
 from ubf_augment.synthesis.pictures import PictureSet, Scene
-from ubf_augment.unmixing import LeastSquares, UnmixingModel, fcls, gamut_report, reproduction
+from ubf_augment.unmixing import LeastSquares, RGBRegression, UnmixingModel, fcls, gamut_report, reproduction
 
 
 @torch.no_grad()
@@ -21,8 +22,10 @@ def residual_model(
 ) -> ResidualModel:
     """Residuals of the HSIs: what images mixed from abundances lack, as the generator learned them.
 
-    Under the HSIs' RGB abundances where there are ``pictures``, else under those of all bands.
+    Under the HSIs' RGB abundances where there are ``pictures``, else under those of all bands; so too with a regression, whose
+    draws have what red, green and blue leave open.
     """
+    pictures = pictures and not isinstance(unmixing, RGBRegression)
     rank = min(rank, len(unmixing.wavelengths))
     return ResidualModel.estimate(_Residuals(unmixing, scenes, pictures), rank)
 
@@ -38,10 +41,8 @@ class _Residuals(Iterable[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         m = self.unmixing
         for scene in self.scenes:
-            side = min(64, *scene.image.shape[1:])
-            while side > 2 and not scene.corners(side, side):  # pixels without data everywhere
-                side //= 2
-            for window in scene.windows(side, side):
+            for rows, columns in scene.tiling():
+                window = scene.image[:, rows, columns]
                 x = window[None]
                 a = m.unmix_rgb(x[:, list(m.rgb_index)]) if self.pictures else m.unmix(x)
                 yield (window - mix(a, m.endmembers)[0]).cpu()
@@ -86,7 +87,6 @@ def gamut_table(
     scale: float,
     gamma: float = 1.0,
     *,
-    conditional: bool = False,
     per_class: int = 20,
 ) -> dict[str, dict[str, float]]:
     """Per class, how well pictures can be (gamut) and are (unmix_rgb) reproduced in red, green and blue.
@@ -96,7 +96,6 @@ def gamut_table(
         pictures: labelled pictures.
         scale: reflectance of white.
         gamma: exponent of the display curve.
-        conditional: give the class to the RGB encoder.
         per_class: number of pictures looked at.
 
     Returns:
@@ -111,7 +110,7 @@ def gamut_table(
         chosen = chosen[:: max(1, len(chosen) // per_class)][:per_class]
         if len(chosen):
             r = to_reflectance(pictures.images[chosen], scale, gamma)
-            a = unmixing.unmix_rgb(r, pictures.labels[chosen] if conditional else None)
+            a = encode(unmixing, r, pictures.labels[chosen], pictures=True)
             best = gamut_report(r, e)
             table[name] = reproduction(mix(a, e), r) | {
                 "best_coverage": best["coverage"],

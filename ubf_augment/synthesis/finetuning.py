@@ -15,6 +15,7 @@ from ubf_augment import simplex
 from ubf_augment.errors import LabelError, NoDataError
 from ubf_augment.labels import ClassIndex
 from ubf_augment.synthesis.maps import quantise
+from ubf_augment.unmixing import RGBRegression
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -64,8 +65,11 @@ def finetune(
         "began as": {c: None if k is None else synth.classes[k] for c, k in zip(index.names, start, strict=True)},
         "seconds": round(time.monotonic() - begin, 1),
     }  # fmt: skip
-    encoder = synth.unmixing
-    if encoder is not None and encoder.config.get("num_classes") is not None:
+    # The generator has learned maps of the sensor itself, and is in the regression's abundance space now.
+    encoder = synth.unmixing if synth.regression is None else synth.regression
+    if isinstance(encoder, RGBRegression):
+        encoder = encoder.for_classes(start) if encoder.num_classes else encoder
+    elif encoder is not None and encoder.config.get("num_classes") is not None:
         encoder = None  # an RGB encoder that takes the former classes
     return type(synth)(
         synth.endmembers,

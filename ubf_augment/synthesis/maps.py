@@ -20,10 +20,12 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from ubf_augment.files import OnDisk, replacing
+from ubf_augment.seeding import per_sample
+from ubf_augment.synthesis.encoding import encode
 from ubf_augment.synthesis.pictures import PictureSet, Scene
 from ubf_augment.synthesis.stored import Reflectance
 from ubf_augment.training import once, share, together
-from ubf_augment.unmixing import LeastSquares, UnmixingModel
+from ubf_augment.unmixing import LeastSquares, RGBRegression, UnmixingModel
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -110,8 +112,11 @@ def _jobs(
     rgb = Reflectance(pictures.images, scale, settings.rgb_gamma)
 
     def of_pictures(part: slice) -> Tensor:
-        y = pictures.labels[part].to(device) if settings.conditional_rgb else None
-        return quantise(unmixing.unmix_rgb(rgb[part].to(device), y)).cpu()
+        y = pictures.labels[part].to(device)
+        rng = None
+        if isinstance(unmixing, RGBRegression):  # the generator learns the distribution, not its centre
+            rng = per_sample(settings.seed, range(part.start, part.stop))
+        return quantise(encode(unmixing, rgb[part].to(device), y, rng, pictures=True)).cpu()
 
     def of_scene(k: int) -> Tensor:
         side = max(settings.size)

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ubf_augment import bundle
-from ubf_augment.mixing import decode
+from ubf_augment.mixing import decode, mix
 from ubf_augment.seeding import Generators, derive_seed, per_sample
-from ubf_augment.spectra import Wavelengths
+from ubf_augment.spectra import Endmembers, Wavelengths
 from ubf_augment.synthesis.base import Labels
 from ubf_augment.synthesis.unmixer import Unmixer
 
@@ -65,6 +65,8 @@ class HSISynthesizer(Unmixer):
     ) -> Float[Tensor, "b p h w"]:
         """Draw abundance maps.
 
+        With a ``regression`` they are drawn given the colours and classes of the generator's maps.
+
         Args:
             y: classes (B,); needed if there are classes.
             n: number of maps for a generator without classes, or with a single class.
@@ -84,7 +86,12 @@ class HSISynthesizer(Unmixer):
         count = (1 if n is None else n) if index is None else len(index)
         source = _stream(seed, generator, count, _ABUNDANCES)
         self.generator.eval()
-        return self.generator.sample(index, n=count, generator=source, **options)
+        a = self.generator.sample(index, n=count, generator=source, **options)
+        if self.regression is None:
+            return a
+        # The maps are those of pictures: what they leave open is drawn for this sensor.
+        r = mix(a, self.map_colours)
+        return self.unmix_rgb_reflectance(r, index, source or _unseeded(), pictures=True)
 
     def sample(
         self,
@@ -150,13 +157,14 @@ class HSISynthesizer(Unmixer):
         """Displayed RGB pictures as images of this sensor: x = mix(unmix_rgb(rgb), E) + ε.
 
         With labelled pictures of any kind this gives as many labelled images as there are pictures: to pretrain a network on
-        before it sees the few real ones. Bands far from the visible are guessed from colours (see the README's limits).
+        before it sees the few real ones. Bands far from the visible are guessed from colours (see the README's limits); with
+        a ``regression`` each picture gets a draw of them.
 
         Args:
             rgb: as for `unmix_rgb`.
             y: classes of the synthesizer, if the pictures show them.
             residual: add ε, if there is a residual model.
-            seed: of ε.
+            seed: of ε, and of what the regression draws.
 
         Returns:
             Reflectance (B, C, H, W) on `device`.
@@ -164,7 +172,11 @@ class HSISynthesizer(Unmixer):
         Raises:
             As `unmix_rgb` and `mix`.
         """
-        return self.mix(self.unmix_rgb(rgb, y, fast=True), y, residual=residual, seed=seed)
+        source = None
+        if self.regression is not None:
+            source = _stream(seed, None, len(rgb), _ABUNDANCES) or _unseeded()
+        a = self.unmix_rgb(rgb, y, generator=source, fast=True)
+        return self.mix(a, y, residual=residual, seed=seed)
 
     def plot(
         self, y: Labels | None = None, *, per_class: int = 3, seed: int = 0, title: str = "", **options: Any
@@ -198,6 +210,7 @@ class HSISynthesizer(Unmixer):
         settings: FitSettings | None = None,
         *,
         hsi_labels: Sequence[str | None] | None = None,
+        endmembers: Endmembers | None = None,
         workdir: Path | str | None = None,
         fabric: Fabric | None = None,
         progress: bool = True,
@@ -216,6 +229,8 @@ class HSISynthesizer(Unmixer):
                 pictures with ``classes``, such as `datasets.AID` or torchgeo's RESISC45; None for HSIs alone.
             settings: sizes, steps, seeds.
             hsi_labels: class of each HSI; one that is None makes a class of its own, by the name of its file.
+            endmembers: E to begin with, shade last, instead of what is found in the HSIs: such as measured spectra
+                (`unmixing.select`). Encoders refine it, unless ``unmixing_options={"learn_endmembers": False}``.
             workdir: where every stage leaves what it did; the same call goes on from there after an
                 interruption.
             fabric: devices and precision.
@@ -238,6 +253,7 @@ class HSISynthesizer(Unmixer):
             rgb,
             chosen,
             hsi_labels=hsi_labels,
+            endmembers=endmembers,
             workdir=None if workdir is None else Path(workdir),
             fabric=fabric,
             progress=progress,
@@ -260,6 +276,7 @@ class HSISynthesizer(Unmixer):
         max_pixels: int = 200_000,
         seed: int = 0,
         sensor: str = "",
+        regression: bool | None = None,
     ) -> HSISynthesizer:
         """A synthesizer for another sensor, in seconds: new E and ε from its images, the same generator.
 
@@ -267,6 +284,10 @@ class HSISynthesizer(Unmixer):
         by non-negative least squares (`adaptation.estimate_sensor` has the steps and what they were measured
         to gain). Zero endmembers (shade) stay zero. The result shares generator and RGB encoder with this
         object and has no HSI encoder: it unmixes by `fcls`. Its card records seconds and errors.
+
+        Red, green and blue leave the infrared open. Where a sensor sees it, and enough images say what it can be, a regression
+        learns the distribution of abundances given colour, surroundings and class: pictures and generated maps are then
+        carried over by their colours, and get infrared drawn from it, instead of endmembers of their class.
 
         Args:
             images: reflectance (N, C, H, W), a list of (C, H, W), or a data set of ``{"image": …, "label":
@@ -286,6 +307,8 @@ class HSISynthesizer(Unmixer):
             max_pixels: how many pixels to use.
             seed: chooses them.
             sensor: name for the card.
+            regression: whether to learn one (`unmixing.RGBRegression`). By default where the sensor sees beyond 750 nm and
+                there are at least five images, or five parts of large ones.
 
         Raises:
             BandCountError, WavelengthError: if wavelengths do not fit the images, or no band is near red,
@@ -298,7 +321,7 @@ class HSISynthesizer(Unmixer):
         return adapt(
             self, images, wavelengths=wavelengths, rgb_bands=rgb_bands, fwhm=fwhm, labels=labels, classes=classes,
             class_map=class_map, rgb_scale=rgb_scale, rank=rank, ridge=ridge, max_pixels=max_pixels, seed=seed,
-            sensor=sensor,
+            sensor=sensor, regression=regression,
         )  # fmt: skip
 
     def finetune(
@@ -431,6 +454,11 @@ def _stream(seed: int | None, generator: Generators, count: int, stream: int) ->
     if len(generator) != count:
         raise ValueError(f"{len(generator)} generators for {count} samples: give one per sample")
     return [_child(g) for g in generator]
+
+
+def _unseeded() -> torch.Generator:
+    """Random numbers from PyTorch's global state."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
 def _child(generator: torch.Generator) -> torch.Generator:

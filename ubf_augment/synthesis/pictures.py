@@ -78,6 +78,17 @@ class Scene:
         found = [self.image[:, i : i + size, j : j + size] for i, j in self.corners(size, stride)]
         return torch.stack(found) if found else torch.zeros(0, len(self.image), size, size)
 
+    def tiling(self, side: int = 64) -> list[tuple[slice, slice]]:
+        """Rows and columns of square windows beside each other, of ``side``, or what fits between edges and invalid pixels.
+
+        >>> Scene(torch.zeros(2, 6, 4), torch.ones(6, 4, dtype=torch.bool)).tiling()
+        [(slice(0, 4, None), slice(0, 4, None))]
+        """
+        side = min(side, *self.mask.shape)
+        while side > 2 and not self.corners(side, side):
+            side //= 2
+        return [(slice(i, i + side), slice(j, j + side)) for i, j in self.corners(side, side)]
+
     def corners(self, size: int, stride: int) -> list[tuple[int, int]]:
         """Upper left corners of the `windows`."""
         h, w = self.mask.shape

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,11 +24,12 @@ from ubf_augment.spectra import Endmembers, Wavelengths
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.beginning import initial_endmembers, match_brightness
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
+from ubf_augment.synthesis.infrared import without_encoders
 from ubf_augment.synthesis.maps import Maps, make_maps
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
 from ubf_augment.synthesis.stored import Reflectance, SceneImages
 from ubf_augment.training import History, launch, make_fabric, once, together
-from ubf_augment.unmixing import LeastSquares, UnmixingModel
+from ubf_augment.unmixing import LeastSquares, RGBRegression, UnmixingModel
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -49,7 +50,8 @@ class FitSettings:
         restarts: seeds of VCA that are tried; the one that reconstructs the HSIs best is kept.
         refine_iterations: alternations that refine them, see `unmixing.refine`.
         pull: weight that keeps the endmember simplex small, see `unmixing.refine`.
-        unmixing_steps: steps of the encoders; 0 for none: exact least squares unmixes, and E is not refined further.
+        unmixing_steps: steps of the encoders; 0 for none: exact least squares unmixes, E is not refined further, and pictures
+            get infrared by `unmixing.RGBRegression` where at least five windows of the HSIs show it.
         unmixing_config: further arguments of `UnmixingModel`.
         unmixing_options: further arguments of `UnmixingModel.fit`.
         conditional_rgb: the RGB encoder takes the scene class.
@@ -117,6 +119,7 @@ def run(
     settings: FitSettings,
     *,
     hsi_labels: Sequence[str | None] | None = None,
+    endmembers: Endmembers | None = None,
     workdir: Path | None = None,
     fabric: Fabric | None = None,
     progress: bool = True,
@@ -127,10 +130,15 @@ def run(
     fabric = launch(make_fabric() if fabric is None else fabric)
     scenes, nm, pictures = _read(hsis, hsi_labels, rgb, settings, workdir, fabric)
     classes = class_names(scenes, pictures, settings.include_hsis)
+    if endmembers is not None:
+        own = endmembers.wavelengths
+        if len(own) != len(nm) or not torch.allclose(own, nm, rtol=0, atol=0.01):
+            endmembers = endmembers.resample(nm)
+        settings = replace(settings, num_endmembers=endmembers.num_endmembers)
 
     def begin() -> tuple[float, Endmembers]:
         scale = settings.rgb_scale or match_brightness(scenes, nm, pictures, settings.rgb_gamma)
-        return scale, initial_endmembers(scenes, nm, pictures, scale, settings)
+        return scale, endmembers or initial_endmembers(scenes, nm, pictures, scale, settings)
 
     scale, first = once(fabric, begin)
     unmixing, history = fit_unmixing(
@@ -158,18 +166,18 @@ def run(
             "seconds_in_all": round(time.monotonic() - start, 1),
         },
     }
-    gamma, conditional = settings.rgb_gamma, settings.conditional_rgb
+    gamma = settings.rgb_gamma
     measured: dict[str, Any] = once(
         fabric,
         lambda: {
             "reconstruction": reconstruction(unmixing, scenes),
-            "gamut_coverage": gamut_table(unmixing, pictures, scale, gamma, conditional=conditional),
+            "gamut_coverage": gamut_table(unmixing, pictures, scale, gamma),
         },
     )
     return cls(
         unmixing.endmembers,
         generator,
-        unmixing=unmixing if isinstance(unmixing, UnmixingModel) else None,
+        unmixing=unmixing if isinstance(unmixing, UnmixingModel | RGBRegression) else None,
         residual=once(
             fabric,
             lambda: residual_model(unmixing, scenes, settings.residual_rank, pictures=len(pictures) > 0),
@@ -224,9 +232,13 @@ def fit_unmixing(
     fabric: Fabric | None = None,
     progress: bool = True,
 ) -> tuple[UnmixingModel | LeastSquares, History]:
-    """Train both encoders, and the endmembers with them."""
+    """Train both encoders, and the endmembers with them; without steps see `infrared.without_encoders`."""
     if settings.unmixing_steps == 0:
-        return LeastSquares(first), History()
+        shown = Reflectance(pictures.images, scale, settings.rgb_gamma)
+        found = once(
+            fabric, lambda: without_encoders(first, scenes, shown, classes=classes, seed=settings.seed)
+        )
+        return found, History()
     with seeded(settings.seed):
         config: dict[str, Any] = {"num_classes": len(classes) if settings.conditional_rgb else None}
         model = UnmixingModel(first, **(config | dict(settings.unmixing_config)))

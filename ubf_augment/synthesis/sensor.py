@@ -16,6 +16,7 @@ from ubf_augment.spectra import Endmembers, Wavelengths, check_wavelengths
 from ubf_augment.spectra import rgb_bands as find_rgb_bands
 from ubf_augment.synthesis.adaptation import estimate_sensor
 from ubf_augment.synthesis.imagery import ImageSource, cut_tiles
+from ubf_augment.synthesis.infrared import picture_colours
 
 if TYPE_CHECKING:
     from ubf_augment.synthesis.model import HSISynthesizer
@@ -39,6 +40,7 @@ def adapt(
     max_pixels: int,
     seed: int,
     sensor: str,
+    regression: bool | None,
 ) -> HSISynthesizer:
     """See `HSISynthesizer.adapt`."""
     start = time.monotonic()
@@ -51,11 +53,14 @@ def adapt(
 
     def unmix_rgb(reflectance: Tensor, y: int | None) -> Tensor:
         index = None if y is None else torch.full((len(reflectance),), y, device=synth.device)
-        return synth.unmix_rgb_reflectance(reflectance.to(synth.device), index)
+        return synth.encode_rgb(reflectance.to(synth.device), index)
 
     found = estimate_sensor(
-        tiles, synth.endmembers, unmix_rgb, wavelengths=nm, rgb=rgb, fwhm=width, rank=rank, ridge=ridge
-    )
+        tiles, synth.endmembers, unmix_rgb, wavelengths=nm, rgb=rgb, fwhm=width, rank=rank, ridge=ridge,
+        regression=regression, num_classes=synth.num_classes, seed=seed,
+    )  # fmt: skip
+    if found.regression is not None:
+        found.regression.set_pictures(*picture_colours(synth))
     own = sorted(found.class_spectra)
     report = {
         "sensor": sensor,
@@ -71,6 +76,7 @@ def adapt(
         Endmembers(found.spectra, nm, synth.endmembers.names, width),
         synth.generator,
         unmixing=synth.unmixing,
+        regression=found.regression,
         residual=found.residual,
         classes=synth.classes,
         class_endmembers=found.class_spectra,

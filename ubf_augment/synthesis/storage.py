@@ -18,7 +18,7 @@ from ubf_augment.mixing import ResidualModel
 from ubf_augment.spectra import Endmembers
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.card import model_card
-from ubf_augment.unmixing import UnmixingModel
+from ubf_augment.unmixing import RGBRegression, UnmixingModel
 
 S = TypeVar("S", bound=SynthesizerParts)
 _ANY_SIZE = 1_000_000
@@ -56,6 +56,8 @@ def pack(synth: SynthesizerParts, name: str) -> Bundle:
     if synth.unmixing is not None:
         # Endmembers stay exact: an encoder belongs to them.
         components["unmixing"] = _component(synth.unmixing, synth.unmixing.config, exact=("theta",))
+    if synth.regression is not None:
+        components["regression"] = _component(synth.regression, synth.regression.config)
     index = {
         "name": name,
         "sensor": synth.card.get("sensor", ""),
@@ -79,10 +81,7 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
     """
     index, t, parts = bundle.index, bundle.tensors, bundle.components
     try:
-        unmixing = None
-        if "unmixing" in parts:
-            config = parts["unmixing"].config
-            unmixing = _load(lambda: UnmixingModel.from_config(config), parts["unmixing"])
+        encoders = {name: _unmixing(parts[name]) for name in ("unmixing", "regression") if name in parts}
         described = parts["generator"].config
         if described["name"] not in list_generators():
             raise BundleError(
@@ -97,7 +96,7 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
         return cls(
             Endmembers(t["spectra"], t["wavelengths"], tuple(index["endmembers"]), t.get("fwhm")),
             generator,
-            unmixing=unmixing,
+            **encoders,
             residual=_residual(t),
             classes=index["classes"],
             class_endmembers=own,
@@ -132,6 +131,11 @@ def _residual(t: Mapping[str, Tensor]) -> ResidualModel | None:
         t["residual_noise_std"],
         float(t["residual_correlation_length"]),
     )
+
+
+def _unmixing(part: Component) -> Any:
+    kind = RGBRegression if part.config.get("kind") == "regression" else UnmixingModel
+    return _load(lambda: kind.from_config(part.config), part)
 
 
 def _component(module: nn.Module, config: Mapping[str, Any], exact: tuple[str, ...] = ()) -> Component:

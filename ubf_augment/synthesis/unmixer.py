@@ -16,7 +16,8 @@ from ubf_augment.radiometry import check_reflectance, to_reflectance
 from ubf_augment.seeding import Generators
 from ubf_augment.spectra import Wavelengths, check_wavelengths, resample
 from ubf_augment.synthesis.base import Labels, SynthesizerParts
-from ubf_augment.unmixing import AbundanceEncoder, fcls, fcls_rgb, sunsal
+from ubf_augment.synthesis.encoding import encode
+from ubf_augment.unmixing import AbundanceEncoder, UnmixingModel, fcls, fcls_rgb, sunsal
 
 if TYPE_CHECKING:
     from ubf_augment.synthesis.scene_parts import UnmixedScene
@@ -75,7 +76,9 @@ class Unmixer(SynthesizerParts):
     @property
     def hsi_encoder(self) -> AbundanceEncoder | None:
         """The encoder that `unmix` takes, if one was trained for E."""
-        return None if self.unmixing is None or not self._own_encoder else self.unmixing.hsi_encoder
+        if isinstance(self.unmixing, UnmixingModel) and self._own_encoder:
+            return self.unmixing.hsi_encoder
+        return None
 
     def unmix_scene(
         self,
@@ -158,8 +161,8 @@ class Unmixer(SynthesizerParts):
         Args:
             rgb: (B, 3, H, W), channels red, green, blue; uint8, or float in [0, 1]. Reflectance is
                 rgb_scale · v^rgb_gamma.
-            y: classes, for a class-conditional RGB encoder.
-            generator: draw from the distribution that a probabilistic encoder predicts, instead of its mean.
+            y: classes, for an RGB encoder or a regression that takes them.
+            generator: draw from the distribution that a regression or a probabilistic encoder predicts, instead of its mean.
             fast: without an RGB encoder, take `unmixing.sunsal`: the quickest for many pictures.
 
         Raises:
@@ -175,7 +178,7 @@ class Unmixer(SynthesizerParts):
             raise NoDataError(f"{bad} pixels of the pictures are NaN or infinite: fill or crop them")
         index = None if y is None else self._paired(y, rgb)
         reflectance = to_reflectance(rgb.to(self.device), self.rgb_scale, self.rgb_gamma)
-        return self.unmix_rgb_reflectance(reflectance, index, generator, fast=fast)
+        return self.unmix_rgb_reflectance(reflectance, index, generator, fast=fast, pictures=True)
 
     def _paired(self, y: Labels, x: Tensor) -> Tensor:
         index = self.labels(y)
@@ -191,17 +194,40 @@ class Unmixer(SynthesizerParts):
         generator: Generators = None,
         *,
         fast: bool = False,
+        pictures: bool = False,
     ) -> Float[Tensor, "b p h w"]:
         """Abundances from reflectance at red, green and blue: `unmix_rgb` without the display curve.
 
-        The RGB encoder gives them; without one, `unmixing.fcls_rgb`.
+        The regression gives them; without one, the RGB encoder, and without that, `unmixing.fcls_rgb`.
+
+        Args:
+            r: reflectance.
+            y: class indices.
+            generator: as for `unmix_rgb`.
+            fast: as for `unmix_rgb`.
+            pictures: r is of pictures, or of generated maps, and not of the sensor's own RGB bands: only for a regression, which
+                knows how the colours of both are distributed.
         """
+        if self.regression is None:
+            return self.encode_rgb(r, y, generator, fast=fast, pictures=pictures)
+        return encode(self.regression, r, y, generator, pictures=pictures)
+
+    @torch.no_grad()
+    def encode_rgb(
+        self,
+        r: Float[Tensor, "b 3 h w"],
+        y: Int64[Tensor, " b"] | None = None,
+        generator: Generators = None,
+        *,
+        fast: bool = False,
+        pictures: bool = False,
+    ) -> Float[Tensor, "b p h w"]:
+        """As `unmix_rgb_reflectance`, but never by the sensor's regression: abundances as the generator makes them."""
         if not len(r):
             return r.new_empty(0, self.num_endmembers, *r.shape[2:])
         if self.unmixing is None:
             return fcls_rgb(r, self.rgb_endmembers, fast=fast)
-        conditional = self.unmixing.config.get("num_classes") is not None
-        return self.unmixing.unmix_rgb(r, y if conditional else None, generator)
+        return encode(self.unmixing, r, y, generator, pictures=pictures)
 
 
 def _check_batch(x: Tensor) -> None:

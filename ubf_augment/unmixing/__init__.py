@@ -6,11 +6,14 @@ from ubf_augment.unmixing.initialise import refine, vca, with_shade
 from ubf_augment.unmixing.least_squares import LeastSquares, fcls_rgb
 from ubf_augment.unmixing.model import UnmixingModel
 from ubf_augment.unmixing.network import AbundanceEncoder
+from ubf_augment.unmixing.regression import RGBRegression
+from ubf_augment.unmixing.selection import select
 from ubf_augment.unmixing.solver import fcls, nnls
 
 __all__ = [
     "AbundanceEncoder",
     "LeastSquares",
+    "RGBRegression",
     "UnmixingModel",
     "fcls",
     "fcls_rgb",
@@ -19,6 +22,7 @@ __all__ = [
     "refine",
     "reproduction",
     "scale_materials",
+    "select",
     "sunsal",
     "vca",
     "with_shade",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -36,6 +38,7 @@ class LeastSquares(nn.Module):
 
     Args:
         endmembers: E (P, C).
+        rgb_index: band indices of red, green, blue; by wavelength if not given.
 
     >>> import torch
     >>> E = Endmembers(torch.tensor([[0.1, 0.2, 0.4], [0.0, 0.0, 0.0]]), [490, 560, 665], ("soil", "shade"))
@@ -45,10 +48,11 @@ class LeastSquares(nn.Module):
 
     spectra: Tensor
 
-    def __init__(self, endmembers: Endmembers) -> None:
+    def __init__(self, endmembers: Endmembers, rgb_index: Sequence[int] | None = None) -> None:
         super().__init__()
         self.wavelengths, self._names, self._fwhm = endmembers.wavelengths, endmembers.names, endmembers.fwhm
-        self.rgb_index = rgb_bands(self.wavelengths)
+        red, green, blue = rgb_bands(self.wavelengths) if rgb_index is None else map(int, rgb_index)
+        self.rgb_index = red, green, blue
         self.register_buffer("spectra", endmembers.spectra.detach().clone())
 
     @property
