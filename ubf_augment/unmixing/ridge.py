@@ -16,7 +16,7 @@ _FOLDS = 20
 _PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 _SHRINKAGE = 3.0  # scenes' worth of trust in the covariance of all classes
 _LEVEL, _DRAWS = 0.9, 59  # ranks of the truth among 59 draws: of sixty, the middle 54 are 90 %
-_CALIBRATED, _PIXELS = 64, 16  # windows, and pixels of each
+_CALIBRATED, _PIXELS = 128, 16  # windows, and pixels of each
 
 
 def cut_windows(
@@ -139,34 +139,44 @@ class Moments:
 
 def spread(
     truth: Sequence[Float[Tensor, "p _ _"]], expected: Sequence[Float[Tensor, "p _ _"]], classes: Int64[Tensor, " n"],
-    num_classes: int,
-) -> tuple[Float[Tensor, "k p p"], Float[Tensor, "k p p"], float]:  # fmt: skip
+    num_classes: int, fold: Int64[Tensor, " n"],
+) -> tuple[Float[Tensor, "k p p"], Float[Tensor, "k p p"], float, tuple[Tensor, Tensor]]:  # fmt: skip
     """What the errors truth − expected of windows say of u, one per scene, and of v, within it.
 
     Returns:
-        Roots (K + 1, P, P) of the covariances of u and v in each class, the last for no class, and the correlation length
-        of v in pixels. Covariances are means over the windows of a class, drawn towards those of all by three windows' worth.
+        Roots (K + 1, P, P) of the covariances of u and v in each class, the last for no class; the correlation length of v in
+        pixels; and the roots (N, P, P) of both that the other folds' windows give for each window. Covariances are means over
+        the windows of a class, drawn towards those of all by three windows' worth.
     """
     errors = [a - m for a, m in zip(truth, expected, strict=True)]
     level = torch.stack([e.double().mean((1, 2)) for e in errors])
     inner = [e - m.float()[:, None, None] for e, m in zip(errors, level, strict=True)]
     flat = [v.flatten(1).double() for v in inner]
-    roots = []
+    roots, left_out = [], []
     for values in (level[:, :, None] * level[:, None], torch.stack([v @ v.T / v.shape[1] for v in flat])):
-        found = values.mean(0).repeat(num_classes + 1, 1, 1)
-        for k in set(classes.tolist()) - {num_classes}:
-            mine = values[classes == k]
-            share = len(mine) / (len(mine) + _SHRINKAGE)
-            found[k] = share * mine.mean(0) + (1 - share) * found[k]
-        roots.append(_root(found).float())
-    return roots[0], roots[1], ResidualModel.estimate(inner, rank=len(truth[0])).correlation_length
+        roots.append(_root(_per_class(values, classes, num_classes)))
+        others = [fold != f for f in range(int(fold.max()) + 1)]
+        without = torch.stack([_per_class(values[o], classes[o], num_classes) for o in others])
+        left_out.append(_root(without[fold, classes]))
+    length = ResidualModel.estimate(inner, rank=len(truth[0])).correlation_length
+    return roots[0], roots[1], length, (left_out[0], left_out[1])
+
+
+def _per_class(values: Float[Tensor, "n p p"], classes: Int64[Tensor, " n"], num_classes: int) -> Tensor:
+    """Mean of each class, drawn towards that of all, which is the last (K + 1, P, P)."""
+    found = values.mean(0).repeat(num_classes + 1, 1, 1)
+    for k in set(classes.tolist()) - {num_classes}:
+        mine = values[classes == k]
+        share = len(mine) / (len(mine) + _SHRINKAGE)
+        found[k] = share * mine.mean(0) + (1 - share) * found[k]
+    return found
 
 
 def _root(covariance: Float[Tensor, "k p p"]) -> Float[Tensor, "k p p"]:
     """Matrices L with LLᵀ = covariance."""
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
     root: Tensor = vectors * values.clamp_min(0).sqrt()[:, None, :]
-    return root
+    return root.float()
 
 
 def calibrate(

@@ -12,12 +12,14 @@ from ubf_augment.spectra import Endmembers
 from ubf_augment.unmixing.initialise import with_shade
 from ubf_augment.unmixing.solver import fcls
 
-_TRIED = 8
+_TRIED, _ROUNDS = 8, 3
 
 
 @torch.no_grad()
 def select(library: Endmembers, pixels: Float[Tensor, "n c"], count: int) -> Endmembers:
-    """Choose endmembers from a library: the spectra that, with shade, reproduce the pixels best, one after the other.
+    """Choose endmembers from a library: the spectra that, with shade, reproduce the pixels best.
+
+    One is taken after the other; then each is exchanged for a better one, until nothing changes.
 
     Each time the library's spectra e are ranked by what the best step from the present mixture x̂ towards e alone gains,
     Σₙ maxₜ ‖x − x̂‖² − ‖x − x̂ − t (e − x̂)‖² with 0 ≤ t ≤ 1 per pixel; of the eight best the one is taken with which `fcls`
@@ -29,7 +31,7 @@ def select(library: Endmembers, pixels: Float[Tensor, "n c"], count: int) -> End
         count: number of spectra to choose.
 
     Returns:
-        ``count`` endmembers with their names in the library, in the order in which they were chosen, and ``"shade"``.
+        ``count`` endmembers with their names in the library, and ``"shade"``.
 
     Raises:
         ShapeError: if pixels are not (N, C), or ``count`` is not from 1 to the size of the library.
@@ -58,24 +60,36 @@ def select(library: Endmembers, pixels: Float[Tensor, "n c"], count: int) -> End
     if not torch.isfinite(pixels).all():
         raise NoDataError("pixels hold NaN or infinite values: leave them out")
     x, spectra = pixels.float(), library.spectra.to(pixels.device)
-    cube = x.T[None, :, :, None]
     chosen: list[int] = []
-    made = torch.zeros_like(x)
+    error = torch.inf
     for _ in range(count):
-        gain = _gains(x, made, spectra)
-        gain[chosen] = -1
-        best = None
-        for k in gain.topk(min(_TRIED, len(gain) - len(chosen))).indices.tolist():
-            e = with_shade(spectra[[*chosen, k]])
-            found = mix(fcls(cube, e), e)
-            error = float((found - cube).square().mean())
-            if best is None or error < best[0]:
-                best = error, k, found
-        assert best is not None
-        chosen.append(best[1])
-        made = best[2][0, :, :, 0].T
+        chosen, error = _extended(x, spectra, chosen)
+    for _ in range(_ROUNDS):
+        before = error
+        for k in list(chosen):
+            other, found = _extended(x, spectra, [c for c in chosen if c != k])
+            if found < error:
+                chosen, error = other, found
+        if error == before:
+            break
     names = [library.names[k] for k in chosen]
     return Endmembers(with_shade(spectra[chosen]), library.wavelengths, (*names, "shade"), library.fwhm)
+
+
+def _extended(x: Tensor, spectra: Tensor, chosen: list[int]) -> tuple[list[int], float]:
+    """One spectrum more than those chosen, and the mean squared error of all of them with shade."""
+
+    def mixed(rows: list[int]) -> Tensor:
+        e = with_shade(spectra[rows])
+        return mix(fcls(x.T[None, :, :, None], e), e)[0, :, :, 0].T
+
+    gain = _gains(x, mixed(chosen) if chosen else torch.zeros_like(x), spectra)
+    gain[chosen] = -1
+    found = []
+    for k in gain.topk(min(_TRIED, len(gain) - len(chosen))).indices.tolist():
+        found.append((float((mixed([*chosen, k]) - x).square().mean()), k))
+    error, best = min(found)
+    return [*chosen, best], error
 
 
 def _gains(x: Tensor, made: Tensor, spectra: Tensor) -> Tensor:
