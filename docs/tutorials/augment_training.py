@@ -45,9 +45,11 @@ print(f"{report['seconds']:.1f} s; RMSE of held-out patches in reflectance:")
 print(f"  all bands unmixed and mixed again:       {report['rmse_unmixed_refined']:.4f}")
 print(f"  from red, green, blue, visible bands:    {report['rmse_after_in_old_range']:.4f}")
 print(f"  from red, green, blue, all 200 bands:    {report['rmse_after']:.4f}")
+print(f"  the same with what the infrared showed:  {report['rmse_regression']:.4f}")
 
 # %% [markdown]
-# The last line is the limit to know: three visible bands do not determine the infrared. It concerns whole scenes made from
+# The last lines are the limit to know: three visible bands do not determine the infrared. Where a sensor sees it, `adapt` learns
+# what it can be, given colour, texture and class, and draws it. The limit concerns whole scenes made from
 # pictures or by the generator (`generate`, `bank`). The strategies `vary`, `fuse` and `edit` start from your own images, whose
 # infrared is measured, and do not have this problem. So `vary` is the one to begin with:
 #

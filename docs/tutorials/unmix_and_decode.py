@@ -140,8 +140,8 @@ comparison_sheet(
 # from red, green and blue is several times that from all bands, because a green field and a green roof can look alike and
 # reflect the infrared quite differently. Three ways to live with it:
 #
-# - give labels to `adapt`: each class that the bundle knows then gets endmembers of its own, and the class narrows the infrared
-#   down;
+# - give images and labels to `adapt`: from five images on it learns what the infrared can be, given colour, texture and class;
+#   pictures and generated scenes get a draw from it, whose spread says how much is open;
 # - use `vary`, `fuse` and `edit`, which keep the measured spectra of your own images;
 # - for generated scenes, trust the visible bands more than the infrared ones.
 #

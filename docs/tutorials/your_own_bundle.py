@@ -192,7 +192,8 @@ image_grid(torch.stack(tiles), synth.wavelengths, titles, columns=4)
 # - **Endmembers**: raise `num_endmembers` while the reconstruction error in the card falls clearly; look at the spectra
 #   (`report.endmember_plot`).
 # - **Infrared**: if your sensor sees beyond 700 nm, set `conditional_rgb: true`, which gives the RGB encoder the scene class;
-#   colour alone does not determine the infrared.
+#   colour alone does not determine the infrared. Without encoders (`unmixing_steps: 0`) the infrared of pictures is drawn from
+#   what the HSIs show.
 # - **Coverage**: where a class has a low *best coverage*, your HSIs lack a material that its pictures show. Add an HSI that
 #   holds it.
 # - **GPU**: `accelerator: cuda`, `precision: bf16-mixed`, and several `devices` if you have them. `ubf fit --help` lists

@@ -34,6 +34,7 @@ def run(
     max_pixels: int = 200_000,
     seed: int = 0,
     sensor: str = "",
+    regression: bool | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float16",
     sheet: bool = True,
 ) -> None:
@@ -42,7 +43,7 @@ def run(
     Args:
         bundle: packaged name, directory, or Hugging Face Hub id.
         images: image, folder of images, or folder of class folders. Classes of the bundle's names (or those
-            given by class_map) get endmembers of their own.
+            given by class_map) tell more of the infrared than colours do.
         out: directory of the new bundle.
         wavelengths: short for read.wavelengths: band centres in nm, a list or a text file.
         read: how the images are read.
@@ -54,6 +55,7 @@ def run(
         max_pixels: how many pixels to use.
         seed: chooses them.
         sensor: name for the model card.
+        regression: learn what red, green and blue leave open, and draw it; by default where the sensor sees beyond 750 nm.
         dtype: how weights are stored.
         sheet: write adaptation.png, images beside their reconstruction.
     """
@@ -69,19 +71,22 @@ def run(
     say(f"{len(data)} images, {len(nm)} bands, {nm[0]:g}–{nm[-1]:g} nm")
     new = synth.adapt(
         data, wavelengths=nm, rgb_bands=rgb_bands, fwhm=fwhm, class_map=class_map, rgb_scale=rgb_scale, rank=rank,
-        ridge=ridge, max_pixels=max_pixels, seed=seed, sensor=sensor,
+        ridge=ridge, max_pixels=max_pixels, seed=seed, sensor=sensor, regression=regression,
     )  # fmt: skip
     new.save_pretrained(out, dtype=dtype)
     if sheet:
         _draw(new, data, out)
     found = new.card["adaptation"]
-    before, after = found["rmse_before"], found["rmse_after"]
+    before, after = found["rmse_before"], found.get("rmse_regression", found["rmse_after"])
     say(
         f"adapted in {found['seconds']:.1f} s. RMSE from red, green and blue: {after:.4f} over all bands "
         f"(before, over the bands that the bundle covers: {before:.4f}); from all bands: {found['rmse_unmixed']:.4f}"
     )
-    own = found["classes_with_own_endmembers"]
-    say(f"classes with endmembers of their own: {', '.join(own) if own else 'none'}")
+    if new.regression is None:
+        own = found["classes_with_own_endmembers"]
+        say(f"classes with endmembers of their own: {', '.join(own) if own else 'none'}")
+    else:
+        say("what colours leave open is drawn, see card.adaptation.rmse_per_band_regression")
     say(f"bundle in {out}")
 
 

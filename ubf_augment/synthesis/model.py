@@ -295,8 +295,8 @@ class HSISynthesizer(Unmixer):
             wavelengths: band centres in nm, ascending (`spectra.sort_bands` orders bands).
             rgb_bands: indices of red, green, blue; by wavelength if not given.
             fwhm: band widths in nm; by default the spacing of the bands.
-            labels: one class per image, which then get endmembers of their own; a data set's items bring
-                theirs.
+            labels: one class per image: the regression takes it, or else the class gets endmembers of its own; a data set's
+                items bring theirs.
             classes: the user's class names in label order (a data set's ``classes`` by default). Without
                 names, integer labels are the synthesizer's own class indices.
             class_map: user's class name → synthesizer's class name, where they differ; others stay without
