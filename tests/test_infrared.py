@@ -20,7 +20,7 @@ from ubf_augment.seeding import per_sample
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.imagery import ImageSource, cut_tiles
 from ubf_augment.synthesis.infrared import learn_regression, picture_statistics
-from ubf_augment.unmixing import RGBRegression, UnmixingModel, fcls
+from ubf_augment.unmixing import LeastSquares, RGBRegression, UnmixingModel, fcls
 from ubf_augment.unmixing.regression import describe
 
 NIR = 5  # 842 nm of WIDE_NM
@@ -240,6 +240,41 @@ def test_bundles_keep_it(adapted: HSISynthesizer, tmp_path: Path) -> None:
     assert torch.equal(full.sample([0, 1], seed=0, steps=2), synth.sample([0, 1], seed=0, steps=2))
 
 
+def test_a_distilled_copy_keeps_it() -> None:
+    class Taught(Toy):
+        def distill(self, evaluations: int, **options: Any) -> Toy:
+            return Toy()
+
+    synth = synthesizer(generator=Taught())
+    x, y = scenes()
+    synth = synth.adapt(x, wavelengths=WIDE_NM, labels=y.tolist())
+    assert synth.distill(1).regression is synth.regression
+
+
+def test_scenes_in_files_are_scenes(tmp_path: Path) -> None:
+    """`without_encoders` learns the same from a folder as from memory; sensors of the visible alone learn nothing."""
+    from ubf_augment.synthesis.infrared import without_encoders
+    from ubf_augment.synthesis.pictures import read_scenes
+    from ubf_augment.synthesis.stored import Reflectance
+
+    x, y = scenes(9)
+    names = ("field", "forest", "town")
+    shown = Reflectance(torch.randint(20, 200, (3, 3, 16, 16), dtype=torch.uint8), 0.5)
+    found = []
+    for folder in (None, tmp_path / "scenes"):
+        hsis = [(image, WIDE_NM) for image in x]
+        stored, _ = read_scenes(hsis, [names[k] for k in y.tolist()], folder=folder)
+        model = without_encoders(materials(WIDE_NM), stored, shown, classes=names)
+        assert isinstance(model, RGBRegression)
+        found.append(model.state_dict())
+    for name, buffer in found[0].items():
+        assert torch.equal(buffer, found[1][name]), name
+    few, _ = read_scenes([(image, WIDE_NM) for image in x[:4]])
+    assert type(without_encoders(materials(WIDE_NM), few, shown)) is LeastSquares
+    visible, _ = read_scenes([(image, NM) for image in images(9, 16, nm=NM)])
+    assert type(without_encoders(materials(), visible, shown)) is LeastSquares
+
+
 def test_damage_is_found(tmp_path: Path) -> None:
     from ubf_augment.synthesis.storage import pack, unpack
 
@@ -250,7 +285,13 @@ def test_damage_is_found(tmp_path: Path) -> None:
     whole = pack(synth, "toy")
     part = whole.components["regression"]
     config = dict(part.config)
-    for change in ({"num_classes": 2}, {"names": ["a", "b"]}, {"wavelengths": [500.0, 400.0]}, {"colour": 1}):
+    for change in (
+        {"num_classes": 2},
+        {"num_classes": 500_000},
+        {"names": ["a", "b"]},
+        {"wavelengths": [500.0, 400.0]},
+        {"colour": 1},
+    ):
         broken = bundle.Component(config | change, part.state)
         spoilt = bundle.Bundle(whole.index, whole.tensors, dict(whole.components) | {"regression": broken})
         with pytest.raises(BundleError, match="does not describe"):

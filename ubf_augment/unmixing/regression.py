@@ -101,8 +101,10 @@ class RGBRegression(LeastSquares):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build the model that `config` describes; load E and the other buffers with ``load_state_dict``."""
         rest = {k: v for k, v in config.items() if k != "kind"}
-        nm, names = torch.as_tensor(rest.pop("wavelengths"), dtype=torch.float64), tuple(rest.pop("names"))
-        return cls(Endmembers(torch.zeros(len(names), len(nm)), nm, names), **rest)
+        nm, names = rest.pop("wavelengths"), tuple(rest.pop("names"))
+        with torch.device("cpu"):  # they are checked, also where the rest is laid out on "meta" first
+            endmembers = Endmembers(torch.zeros(len(names), len(nm)), nm, names)
+        return cls(endmembers, **rest)
 
     def for_classes(self, start: Sequence[int | None]) -> Self:
         """The same model for other classes: each takes over what is known of an old one, or of no class.
