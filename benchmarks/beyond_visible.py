@@ -315,7 +315,7 @@ def picture(args: Namespace, result: Result, synth: HSISynthesizer, cases: dict[
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure = plt.figure(figsize=(14, 2.7 * len(cases)), layout="constrained")
+    figure = plt.figure(figsize=(14, 2.5 * len(cases) + 0.4), layout="constrained")
     grid = figure.add_gridspec(len(cases), 8, width_ratios=[2.2, 1.8, 1, 1, 1, 1, 1, 1])
     shown = {
         "bands regressed": "0.55", PLAIN: "tab:red", "RGB encoder, endmembers per class": "tab:orange", OURS: "tab:cyan",
@@ -332,7 +332,7 @@ def picture(args: Namespace, result: Result, synth: HSISynthesizer, cases: dict[
         axis.set(xlabel="nm", ylabel="RMSE", ylim=(0, None))
         axis.set_title(f"{name}: error per band", fontsize=9)
         if line == 0:
-            axis.legend(fontsize=6.5)
+            figure.legend(loc="outside lower left", ncols=len(shown), fontsize=8)
         axis = figure.add_subplot(grid[line, 1])
         best = TOLD if case.labels is not None else OURS
         for level, colour in (("90", "tab:blue"), ("50", "tab:green")):
@@ -344,7 +344,7 @@ def picture(args: Namespace, result: Result, synth: HSISynthesizer, cases: dict[
         axis.set(xlabel="nm", ylabel="pixels inside (%)", ylim=(0, 103))
         axis.set_title(f"coverage, {'class given' if best == TOLD else 'without class'}", fontsize=9)
         if line == 0:
-            axis.legend(fontsize=6.5, loc="lower right")
+            axis.legend(fontsize=7, loc="lower center")
         panels(figure, [grid[line, k] for k in range(2, 8)], synth, case)
     suffix = "" if args.preset == "full" else "-quick"
     figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
@@ -365,7 +365,7 @@ def panels(figure: Any, places: list[Any], synth: HSISynthesizer, case: Case) ->
     d = draws(ours, x[:, rgb], y, DRAWS)[0][:, band]
     low, high = MIDDLE["90"]
     ordered = d.sort(0)[0]
-    width, top = ordered[high] - ordered[low - 1], float(x[0, band].quantile(0.99)) * 1.2
+    width, top = ordered[high] - ordered[low - 1], float(x[0, band].max()) * 1.05
     colour = (x[0, rgb] / x[0, rgb].quantile(0.99)).clamp(0, 1).movedim(0, -1)
     images = {
         "true colour": colour, f"{float(case.nm[band]):.0f} nm, measured": x[0, band], "expected": expected,

@@ -23,16 +23,16 @@ _DARK = 0.01  # reflectance added before the logarithm; and what is added to the
 _AROUND = 17  # side of the surroundings in pixels
 _OWN = 4  # features that a class has weights of its own for: 1 and the colours
 _FEATURES = 28  # 1, six numbers, their products
-_NEARNESS = 0.3  # of abundances that bring colours back to those predicted: on EuroSAT red, green and blue are off by 0.007
-# instead of 0.013, and the near infrared by 0.002 more
+# Of abundances that bring colours back to those predicted: on EuroSAT red, green and blue are off by 0.007 instead of 0.013, and
+# the near infrared by 0.002 more. Draws are left as they are, whose spread it would narrow.
+_NEARNESS = 0.3
 _LIMIT = 2.0  # deviations beyond which a number is taken for one at the limit
 
 
 class RGBRegression(LeastSquares):
     """Unmix RGB pictures of sensors that see more than red, green and blue: draw what the picture leaves open.
 
-        a' = Π(Π(W_yᵀ φ(z)) + u + v),   u ~ N(0, B_y) once per scene,   v ~ N(0, V_y) smooth within it
-        a = argmin ‖r − E_RGBᵀa‖² + 0.3 s ‖a − a'‖²  on the simplex
+        m = Π(W_yᵀ φ(z)),   a = Π(m + u + v),   u ~ N(0, B_y) once per scene,   v ~ N(0, V_y) smooth within it
 
     z = (d − μ) / σ, kept within ±2, holds colour and texture of a pixel: d are log(r + 0.01) of red, green and blue, and how
     much each of them varies in the 17×17 pixels around (`describe`). φ is 1, z and the products of z; y is the scene's class or
@@ -42,9 +42,10 @@ class RGBRegression(LeastSquares):
     draws.
 
     μ and σ are those of the sensor's images, or for pictures of another source those of that source (`set_pictures`): a
-    bright pixel of a dull camera then is a bright pixel, and no pixel lies far from all that was learned from. Red, green and
-    blue come back nearly, not exactly (s is the mean squared norm of E_RGB, see `fcls`). Hyperspectral images are unmixed by
-    `fcls`.
+    bright pixel of a dull camera then is a bright pixel, and no pixel lies far from all that was learned from. A draw brings
+    red, green and blue back as well as the regression knows them. Where one answer is wanted instead, it is the one near m that
+    also keeps the colours, argmin ‖r − E_RGBᵀa‖² + 0.3 s ‖a − m‖² on the simplex (s is the mean squared norm of E_RGB, see
+    `fcls`). Hyperspectral images are unmixed by `fcls`.
 
     Args:
         endmembers: E (P, C).
@@ -144,7 +145,7 @@ class RGBRegression(LeastSquares):
         Args:
             r: reflectance at red, green and blue.
             y: scene classes, K for unknown; unknown if not given.
-            generator: draw from the distribution; without, its centre is taken, u = v = 0.
+            generator: draw from the distribution; without, its centre is taken and brought to the colours.
             pictures: r is not of the sensor's RGB bands, but of the source of pictures that `set_pictures` describes.
 
         Raises:
@@ -155,7 +156,7 @@ class RGBRegression(LeastSquares):
         z = self._standardise(r, pictures)
         a = simplex.project(torch.einsum("bfp,bfhw->bphw", self.weight[y], _quadratic(z)))
         if generator is not None and len(r):
-            a = simplex.project(a + self._deviation(y, r.shape[2], r.shape[3], generator))
+            return simplex.project(a + self._deviation(y, r.shape[2], r.shape[3], generator))
         if pictures:  # the colours of the sensor that stand where these stand among the pictures'
             mean, std = self.mean[0, :3, None, None], self.std[0, :3, None, None]
             r = (z[:, :3] * std + mean).exp() - _DARK
