@@ -408,10 +408,10 @@ def main() -> None:
         "are not independent. Seconds are those of a machine that was busy with other work."
     )
     result.notes.append(
-        "What the regression is told (texture, its 17×17 pixels), how near to the colours its single answer is brought, and that "
-        "draws are left as they are, were chosen by error and coverage on these very splits of EuroSAT, of six variants of "
-        "features and four of nearness at least: its figures are optimistic by that choice. MUUFL and EnMAP had a part in the "
-        "latter two only."
+        "Choices were made on these very splits, so the figures are optimistic by that: what the regression is told (texture of "
+        "17×17 pixels, all products) is one of 17 sets of features compared on EuroSAT, splits 0 to 2; how near to the colours its "
+        "single answer is brought followed four weights on split 0 of all three; that draws are not brought to the colours "
+        "was decided after a full run in which they were, and held 80 % (EuroSAT), 87 % (MUUFL), 85 % (EnMAP) in the near infrared."
     )
     result.write()
     picture(args, result, synth, cases, found)
