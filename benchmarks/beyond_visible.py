@@ -409,9 +409,10 @@ def main() -> None:
     )
     result.notes.append(
         "Choices were made on these very splits, so the figures are optimistic by that: what the regression is told (texture of "
-        "17×17 pixels, all products) is one of 17 sets of features compared on EuroSAT, splits 0 to 2; how near to the colours its "
-        "single answer is brought followed four weights on split 0 of all three; that draws are not brought to the colours "
-        "was decided after a full run in which they were, and held 80 % (EuroSAT), 87 % (MUUFL), 85 % (EnMAP) in the near infrared."
+        "17×17 pixels, all products) is one of 17 sets of features compared on EuroSAT, splits 0 to 2; how near to the colours "
+        "its single answer is brought followed four weights on split 0 of all three; that draws are not brought to the colours "
+        "was decided after a full run in which they were, and held 80 % (EuroSAT), 87 % (MUUFL), 85 % (EnMAP) in the near "
+        "infrared."
     )
     result.write()
     picture(args, result, synth, cases, found)
