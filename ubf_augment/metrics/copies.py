@@ -49,7 +49,7 @@ class Memorisation:
 
     @property
     def share(self) -> float:
-        """Share of near copies among the samples: compare with ``quantile``."""
+        """Share of near copies among the samples, to compare with ``quantile``."""
         return float(self.copies.double().mean())
 
 
