@@ -5,10 +5,10 @@ import logging
 import operator
 import os
 import re
+import tempfile
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
-
-from jupyter_client.connect import ConnectionFileMixin
 
 project = "ubf_augment"
 author = "The ubf_augment developers"
@@ -48,8 +48,11 @@ nb_merge_streams = True
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # every execution is announced there
 # The networks of the tutorials are small: more threads stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if os.name == "posix":  # no open port, and no warning about it
-    ConnectionFileMixin.transport.default_value = "ipc"
+# Kernels warn of their unencrypted port on this machine at every start.
+os.environ["IPYTHONDIR"] = tempfile.mkdtemp()
+_profile = Path(os.environ["IPYTHONDIR"], "profile_default", "ipython_kernel_config.py")
+_profile.parent.mkdir()
+_profile.write_text("get_config().IPKernelApp.log_level = 40\n")
 # tqdm, about a widget that pages cannot use
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 

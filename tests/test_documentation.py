@@ -154,7 +154,7 @@ def tiny_bundle(folder: Path) -> None:
     from ubf_augment import HSISynthesizer, get_generator
 
     if not (folder / "my-bundle").exists():
-        generator = get_generator("gmm", num_endmembers=3, size=(8, 8), num_classes=3, components=2)
+        generator = get_generator("ddpm", num_endmembers=3, size=(8, 8), num_classes=3, widths=(16, 16))
         HSISynthesizer(
             E, generator, residual=tiny_synth().residual, classes=("Forest", "Farmland", "Lake")
         ).save_pretrained(folder / "my-bundle")
