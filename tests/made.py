@@ -219,6 +219,31 @@ def made_sensor_folder(root: Path, sensor: Any, per_class: int = 3) -> Path:
     return root
 
 
+def made_hsrs_scenes(root: Path, side: int = 12) -> Path:
+    """HSRS-SC: five folders of three GeoTIFFs, mixtures of materials."""
+    from ubf_augment.spectra import sensor
+
+    for k in range(5):
+        for i in range(3):
+            stored = made_reflectance(sensor("hsrs-sc"), 10 * k + i, k % 3, side) * 4000
+            write_raster(root / f"class {k}" / f"{i}.tif", stored.round().numpy().astype(np.uint16))
+    return root
+
+
+def made_chikusei_blocks(root: Path) -> Path:
+    """Chikusei as MATLAB v7.3: 3×3 blocks of 16 pixels, each mostly of one material."""
+    import torch
+
+    from ubf_augment.spectra import sensor
+
+    blocks = [
+        [made_reflectance(sensor("chikusei"), 10 * r + c, (r + c) % 3, 16) for c in range(3)]
+        for r in range(3)
+    ]
+    scene = torch.cat([torch.cat(row, 2) for row in blocks], 1) * 10_000
+    return made_chikusei_mat(root, scene.round().numpy().transpose(1, 2, 0).astype(np.uint16))
+
+
 def made_resisc45(root: Path) -> Path:
     """NWPU-RESISC45 as torchgeo keeps it: class folders, and lists of file names."""
     rng = np.random.default_rng(0)
@@ -264,6 +289,41 @@ def made_enmap(root: Path) -> Path:
     utm = {"crs": CRS.from_epsg(32633), "transform": Affine(30, 0, 366015, 0, -30, 5809965), "nodata": -32768}
     write_raster(root / name, values, **utm)
     return root
+
+
+def made_prisma_he5(path: Path, seed: int = 1, side: int = 24) -> Any:
+    """A PRISMA Level 2D product as distributed; returns its reflectance (C, H, W) in the order of the sensor.
+
+    The cubes are (rows, bands, columns) from long to short wavelengths, with places for bands that are not used; numbers are
+    scaled per cube. One pixel lies outside the image.
+    """
+    import h5py
+
+    from ubf_augment.spectra import sensor
+
+    s = sensor("prisma")
+    image = made_reflectance(s, seed, 0, side).numpy()
+    with h5py.File(path, "w") as file:
+        for name, bands, unused, first in (
+            ("Vnir", slice(0, 63), 3, True),
+            ("Swir", slice(63, 234), 2, False),
+        ):
+            values, empty = image[bands][::-1], np.zeros(unused)
+            low, high = -0.01, 1.5
+            stored = np.rint((values - low) / (high - low) * 65535).astype(np.uint16).transpose(1, 0, 2)
+            nothing = np.zeros((side, unused, side), np.uint16)
+            stored = np.concatenate([nothing, stored] if first else [stored, nothing], 1)
+            stored[0, :, 0] = 0
+            file[f"HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/{name.upper()}_Cube"] = stored
+            for key, numbers in (("Cw", s.wavelengths), ("Fwhm", s.fwhm)):
+                kept = numbers[bands].numpy()[::-1]
+                whole = np.concatenate([empty, kept] if first else [kept, empty])
+                file.attrs[f"List_{key}_{name}"] = whole.astype(np.float32)
+            file.attrs[f"L2Scale{name}Min"], file.attrs[f"L2Scale{name}Max"] = (
+                np.float32(low),
+                np.float32(high),
+            )
+    return image
 
 
 def made_prisma(root: Path) -> Path:

@@ -14,13 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import made_aid, made_arad, write_picture
+from made import (
+    made_aid,
+    made_arad,
+    made_chikusei_blocks,
+    made_harvard,
+    made_hsrs_scenes,
+    made_resisc45,
+    write_picture,
+)
 from PIL import Image
 
 import ubf_augment.cli
 from ubf_augment import HSISynthesizer, UBFAugment, read_hsi, write_hsi
 from ubf_augment.cli import main
-from ubf_augment.datasets import ARAD1K
+from ubf_augment.datasets import AID, ARAD1K
 
 FEW = "{'steps': 2}"
 
@@ -165,6 +173,62 @@ def test_the_natural_scenario_from_its_packaged_configuration(
     )
     assert out["image"].shape == (3, 31, 20, 24)
     assert out["is_synthetic"].all()
+
+
+SMALL_CHIKUSEI = ["--hsi.init_args.patch", "16", "--hsi.init_args.block", "16", "--hsi.init_args.gap", "0"]
+
+
+def of_harvard(root: Path) -> list[str]:
+    made_harvard(root / "hsi", side=(16, 20))
+    return ["--hsi.init_args.crop", "16", "--rgb", str(made_places(root / "rgb"))]
+
+
+def of_chikusei_aid(root: Path) -> list[str]:
+    made_chikusei_blocks(root / "hsi")
+    return [*SMALL_CHIKUSEI, "--rgb.init_args.root", str(made_aid(root / "rgb", 1, side=16))]
+
+
+def of_chikusei_nwpu(root: Path) -> list[str]:
+    made_chikusei_blocks(root / "hsi")
+    return [*SMALL_CHIKUSEI, "--rgb", str(made_resisc45(root / "rgb") / "NWPU-RESISC45")]
+
+
+def of_hsrs(root: Path) -> list[str]:
+    made_hsrs_scenes(root / "hsi", side=16)
+    return ["--hsi.init_args.train_size", "10"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "made", "bands", "classes"),
+    [
+        ("natural-harvard", of_harvard, (31, 420, 720), {"airfield", "kitchen", "HarvardHSI"}),
+        ("chikusei-aid", of_chikusei_aid, (59, 398.71, 698.04), {*AID.CLASSES, "Chikusei"}),
+        ("chikusei-nwpu", of_chikusei_nwpu, (59, 398.71, 698.04), {"forest", "river", "Chikusei"}),
+        ("hsrs-sc", of_hsrs, (48, 382.5, 1055.5), {f"class {k}" for k in range(5)}),
+    ],
+)
+def test_the_other_scenarios_from_their_packaged_configurations(
+    name: str, made: Any, bands: tuple[int, float, float], classes: set[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    words = [
+        "fit",
+        "--config",
+        f"{name}.yaml",
+        "--hsi.init_args.root",
+        str(tmp_path / "hsi"),
+        "--out",
+        str(out),
+    ]
+    assert main([*words, *made(tmp_path), *TINY]) == 0
+    synth = HSISynthesizer.from_pretrained(out)
+    nm = synth.wavelengths
+    assert (len(nm), float(nm[0]), float(nm[-1])) == pytest.approx(bands, abs=0.01)
+    assert set(synth.classes) == classes
+    x = synth.sample([synth.classes[0]], seed=0, steps=2)
+    assert x.shape == (1, bands[0], 16, 16)
+    assert torch.isfinite(x).all()
 
 
 SCENARIOS = {

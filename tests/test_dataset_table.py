@@ -1,6 +1,6 @@
 """What every data set and sensor can do: one test for each cell of the table in docs/datasets.md.
 
-The cell of row R in column "loads" is ``test_loads[R]``, and so on; `test_the_table_in_the_docs` holds the table to that.
+The cell of row R in column "loads" is ``test_loads[R]``, and so on; `test_the_tables_in_the_docs` holds the tables to that.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from made import (
     MATERIALS,
     made_aid,
     made_arad,
-    made_chikusei_mat,
+    made_chikusei_blocks,
     made_enmap,
     made_eurosat,
     made_harvard,
+    made_hsrs_scenes,
     made_materials,
     made_mixtures,
     made_places,
     made_prisma,
+    made_prisma_he5,
     made_reflectance,
     made_resisc45,
     made_sensor_folder,
-    write_raster,
 )  # fmt: skip
 from tiny import tiny_synth
 from torch import Tensor
@@ -39,6 +40,7 @@ from torch.utils.data import Dataset, default_collate
 from ubf_augment import HSISynthesizer, UBFAugment
 from ubf_augment.datasets import AID, ARAD1K, HSRSSC, Chikusei, HarvardHSI, HSIFolder, IndianPines
 from ubf_augment.datasets.folder import plot_sample
+from ubf_augment.io import read_hsi
 from ubf_augment.mixing import mix
 from ubf_augment.spectra import list_sensors, sensor
 from ubf_augment.unmixing import fcls
@@ -150,26 +152,13 @@ def indian_pines(root: Path) -> Any:
     return data
 
 
-def hsrs(root: Path) -> Any:
-    known = sensor("hsrs-sc")
-    for k in range(5):
-        for i in range(3):
-            stored = (made_reflectance(known, 10 * k + i, k % 3) * 4000).round().numpy().astype(np.uint16)
-            write_raster(root / f"class {k}" / f"{i}.tif", stored)
-    return HSRSSC(root, train_size=10)
-
-
-def chikusei(root: Path) -> Any:
-    known = sensor("chikusei")
-    blocks = [[made_reflectance(known, 10 * r + c, (r + c) % 3, 16) for c in range(3)] for r in range(3)]
-    scene = torch.cat([torch.cat(row, 2) for row in blocks], 1) * 10_000
-    made_chikusei_mat(root, scene.round().numpy().transpose(1, 2, 0).astype(np.uint16))
-    return Chikusei(root, "train", nm=Chikusei.VISIBLE, patch=16, block=16, gap=0)
-
-
 DATA: dict[str, Row] = {
-    "HSRSSC": Row(hsrs),
-    "Chikusei": Row(chikusei),
+    "HSRSSC": Row(lambda root: HSRSSC(made_hsrs_scenes(root), train_size=10)),
+    "Chikusei": Row(
+        lambda root: Chikusei(
+            made_chikusei_blocks(root), "train", nm=Chikusei.VISIBLE, patch=16, block=16, gap=0
+        )
+    ),
     "ARAD1K": Row(lambda root: ARAD1K(made_arad(root, side=(16, 20)))),
     "HarvardHSI": Row(lambda root: HarvardHSI(made_harvard(root, side=(16, 20)))),
     "IndianPines": Row(indian_pines),
@@ -363,16 +352,74 @@ def test_materials_look_like_what_they_are_called() -> None:
     assert made_mixtures(0, 2)[2].mean() > 0.5
 
 
-def test_the_table_in_the_docs() -> None:
+def docs() -> str:
     if not DOCS.exists():
         pytest.skip("the documentation is not part of this installation")
-    rows = re.findall(r"^\| (.+?) \|(.+)\|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
-    shown = {
-        name: tuple(cell.strip() for cell in cells.split("|"))
-        for name, cells in rows
-        if cells.count("|") == 3
-    }
-    assert shown.pop("data set or sensor") == COLUMNS
-    shown.pop("---")
-    expected = {name: tuple("✓" if has(name, column) else "–" for column in COLUMNS) for name in ROWS}
-    assert shown == expected
+    return DOCS.read_text(encoding="utf-8")
+
+
+def table() -> str:
+    lines = [("data set or sensor", *COLUMNS), ("---",) * (1 + len(COLUMNS))]
+    lines += [(name, *("✓" if has(name, column) else "–" for column in COLUMNS)) for name in ROWS]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def sensors() -> str:
+    lines = []
+    for s in map(sensor, list_sensors()):
+        bad = f", {len(s.bad_bands)} of them bad" if s.bad_bands else ""
+        spans = f"{s.centres[0]:.0f}–{s.centres[-1]:.0f} nm, {'widths known' if s.fwhm is not None else 'no widths'}"
+        offset = f" − {-s.offset:g}" if s.offset else ""
+        scale = "no scale" if s.scale is None else f"reflectance = {s.scale:g} × stored{offset}"
+        missing = "" if s.nodata is None else f", {s.nodata:g} is no data"
+        note = f" {s.note}" if s.note else ""
+        lines.append(f"- `{s.name}`: {s.title}{bad}; {spans}; {scale}{missing}.{note} Source: {s.source}.\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("part", [table, sensors])
+def test_the_tables_in_the_docs(part: Callable[[], str]) -> None:
+    assert part() in docs(), f"{DOCS.name} must hold\n{part()}"
+
+
+def test_the_docs_name_every_data_set_and_configuration() -> None:
+    import ubf_augment.cli
+    from ubf_augment import datasets
+
+    page = docs()
+    for name in (
+        *datasets.__all__,
+        *(f.name for f in Path(ubf_augment.cli.__file__).parent.glob("configs/*.yaml")),
+    ):
+        assert f"`{name}`" in page or f"--config {name}" in page, name
+
+
+def test_the_commands_and_imports_in_the_docs() -> None:
+    from ubf_augment.cli import build_parser
+    from ubf_augment.cli.configuration import packaged_config
+
+    text = docs().replace("\\\n", "")
+    commands = re.findall(r"^ubf (.+)$", text, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        words = packaged_config(command.split())
+        assert build_parser(words)[0].parse_args(words).fit.out == Path(words[-1])
+    for block in re.findall(r"```python\n(.+?)```", text, re.DOTALL):
+        compile(block, str(DOCS), "exec")
+        exec("\n".join(re.findall(r"^(?:from|import) .+$", block, re.MULTILINE)), {})
+
+
+def test_the_script_in_the_docs_that_converts_prisma(tmp_path: Path) -> None:
+    code = [block for block in re.findall(r"```python\n(.+?)```", docs(), re.DOTALL) if "List_Cw_" in block]
+    assert len(code) == 1
+    made: dict[str, Any] = {}
+    exec(compile(code[0], str(DOCS), "exec"), made)
+    image = made_prisma_he5(tmp_path / "PRS_L2D_STD_1.he5")
+    made["prisma_to_geotiff"](tmp_path / "PRS_L2D_STD_1.he5", tmp_path / "a.tif")
+    hsi = read_hsi(tmp_path / "a.tif", on_nodata="mask")
+    s = sensor("prisma")
+    torch.testing.assert_close(hsi.wavelengths, s.centres, atol=2e-4, rtol=0)
+    torch.testing.assert_close(torch.tensor(hsi.meta["fwhm"]), s.widths.float(), atol=1e-4, rtol=0)
+    assert int((~hsi.mask).sum()) == 1
+    expected = torch.from_numpy(image)[list(s.order)]
+    torch.testing.assert_close(hsi.image[:, hsi.mask], expected[:, hsi.mask], atol=2e-5, rtol=0)

@@ -383,6 +383,52 @@ def test_harvard_reads_the_published_layout(tmp_path: Path) -> None:
     assert len(data.plot(sample).axes) == 2
 
 
+def test_harvard_fetches_its_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tarfile
+
+    source = made_harvard(tmp_path / "source", side=(6, 8))
+    for name in ("CZ_hsdb", "CZ_hsdbi"):
+        with tarfile.open(source / f"{name}.tgz", "w:gz") as archive:
+            archive.add(source / name, name)
+    monkeypatch.setattr(HarvardHSI, "URL", f"{source.as_uri()}/")
+    root = tmp_path / "root"
+    with pytest.raises(not_found(), match="download=True fetches them"):
+        HarvardHSI(root)
+    assert [f.name for f in HarvardHSI(root, "mixed", download=True).files] == ["imgc4.mat"]
+    assert not (root / "CZ_hsdb").exists()  # of another split
+    data = HarvardHSI(root, download=True)
+    assert torch.equal(data[0]["image"], HarvardHSI(source)[0]["image"])
+    assert {f.name for f in root.iterdir()} == {"CZ_hsdb", "CZ_hsdb.tgz", "CZ_hsdbi", "CZ_hsdbi.tgz"}
+    (source / "CZ_hsdb.tgz").unlink()
+    assert len(HarvardHSI(root, download=True)) == 3  # what is there is not fetched again
+
+
+def test_harvard_archives_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tarfile
+
+    monkeypatch.setattr(HarvardHSI, "URL", f"{tmp_path.as_uri()}/")
+    root = tmp_path / "root"
+    with pytest.raises(HSIReadError, match=r"CZ_hsdb\.tgz cannot be fetched .*by hand"):
+        HarvardHSI(root, download=True)
+    source = made_harvard(tmp_path / "source", side=(6, 8))
+    with tarfile.open(tmp_path / "CZ_hsdb.tgz", "w:gz") as archive:
+        archive.add(source / "CZ_hsdb", "CZ_hsdb")
+    whole = (tmp_path / "CZ_hsdb.tgz").read_bytes()
+    places = range(64, len(whole) - 64, len(whole) // 9)
+    flipped = [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in places]
+    for damaged in (whole[: len(whole) // 2], b"<html>404</html>", *flipped):
+        (tmp_path / "CZ_hsdb.tgz").write_bytes(damaged)
+        with pytest.raises(HSIReadError, match=r"CZ_hsdb\.tgz is damaged .*remove it"):
+            HarvardHSI(root, download=True)
+        assert not (root / "CZ_hsdb").exists()  # nothing half
+        (root / "CZ_hsdb.tgz").unlink()
+    with tarfile.open(tmp_path / "CZ_hsdb.tgz", "w:gz") as archive:
+        archive.add(source / "CZ_hsdb", "../outside")
+    with pytest.raises(HSIReadError, match="is damaged"):
+        HarvardHSI(root, download=True)
+    assert not (tmp_path / "outside").exists()
+
+
 def test_natural_data_that_are_not_there_or_not_so(tmp_path: Path) -> None:
     from scipy.io import savemat
 

@@ -64,6 +64,22 @@ def test_tables_agree_with_other_sources(UBF_DATA: Path) -> None:
     assert hsi.meta["fwhm"] == tuple(sensor("enmap").fwhm[bands].tolist())
 
 
+def test_bad_bands_and_overlaps_are_where_the_instruments_have_them() -> None:
+    emit = sensor("emit")
+    nm = emit.wavelengths
+    wet = ((nm > 1325) & (nm < 1435)) | ((nm > 1770) & (nm < 1962))
+    assert torch.equal(wet.nonzero()[:, 0], torch.tensor(emit.bad_bands))
+    assert len(emit.centres) == 244
+    prisma = sensor("prisma")
+    vnir, swir = prisma.wavelengths[:63], prisma.wavelengths[63:]
+    for part in (vnir, swir):
+        assert (part.diff() > 0).all()
+    assert float(swir[0]) < float(vnir[-1]) < float(swir[0]) + 40
+    assert (
+        prisma.fwhm > 0.7 * torch.cat([vnir.diff(), vnir.diff()[-1:], swir.diff(), swir.diff()[-1:]])
+    ).all()
+
+
 @pytest.mark.slow
 def test_tables_agree_with_torchgeo_and_earthlib() -> None:
     pytest.importorskip("earthlib")
@@ -100,7 +116,7 @@ def test_order_puts_good_bands_in_order_of_wavelength() -> None:
     assert torch.equal(s.wavelengths[list(s.order)], s.centres)
     assert set(s.order) == set(range(224)) - set(s.bad_bands)
     assert torch.equal(s.fwhm[list(s.order)], s.widths)
-    assert sensor("prisma").widths is None
+    assert sensor("chikusei").widths is None
 
 
 def test_select_and_between() -> None:

@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ubf_augment.datasets.download import fetch_folder
 from ubf_augment.datasets.missing import check_choice, not_found
 from ubf_augment.errors import BandCountError, HSIReadError, ShapeError
 from ubf_augment.io import read_hsi
@@ -133,8 +134,8 @@ class HarvardHSI(_Scenes):
         root/**/calib.txt     sensitivity of the camera in each band
 
     Values are the camera's signal, with the light of the scene and the sensitivity of the camera in it; they stand in the
-    place of reflectance here. Download:
-    vision.seas.harvard.edu/hyperspec (research use).
+    place of reflectance here. The archives (for research) lie at vision.seas.harvard.edu/hyperspec, without published checksums;
+    ``download`` fetches them.
 
     Samples are ``{"image": (31, H, W) float32, "mask": (H, W) bool}``; the image is 0 where the mask is False. If you use this
     data, please cite Chakrabarti and Zickler 2011, Statistics of Real-World Hyperspectral Images, doi:10.1109/CVPR.2011.5995660.
@@ -146,6 +147,7 @@ class HarvardHSI(_Scenes):
         crop: take the central square of so many pixels of each image.
         calibrate: divide by ``calib.txt``, scaled to a maximum of one.
         transforms: applied to each sample.
+        download: fetch and unpack the archives of the split that are not there (some GB each).
 
     Attributes:
         files: the files, daylight first, by name.
@@ -153,6 +155,7 @@ class HarvardHSI(_Scenes):
 
     Raises:
         DatasetNotFoundError: (torchgeo's) if there are no such files, or with ``calibrate`` no ``calib.txt``.
+        HSIReadError: (with ``download``) if an archive cannot be fetched, or is damaged.
         HSIReadError, BandCountError: (when read) for files that hold no such image; for a ``calib.txt`` of other than 31
             positive numbers.
         ShapeError: (when read) if image and mask differ in size.
@@ -160,6 +163,7 @@ class HarvardHSI(_Scenes):
     """
 
     key = "ref"
+    URL: ClassVar[str] = "http://vision.seas.harvard.edu/hyperspec/d2x5g3/"
     _FOLDERS: tuple[tuple[str, str], ...] = (("daylight", "CZ_hsdb"), ("mixed", "CZ_hsdbi"))
 
     def __init__(
@@ -171,15 +175,22 @@ class HarvardHSI(_Scenes):
         crop: int | None = None,
         calibrate: bool = False,
         transforms: Transform | None = None,
+        download: bool = False,
     ) -> None:
         check_choice(split, ("daylight", "mixed", "all"))
         super().__init__(sensor("harvard"), bands, crop, transforms)
         self.root, self.split = root, split
         folder = Path(root).expanduser()
         wanted = [name for side, name in self._FOLDERS if split in (side, "all")]
+        for name in wanted if download else ():
+            if not (folder / name).is_dir():
+                fetch_folder(f"{self.URL}{name}.tgz", folder)
         self.files = [file for name in wanted for file in sorted((folder / name).glob("*.mat"))]
         if not self.files:
-            raise not_found(self, f"Expected {' and '.join(wanted)} there, folders of .mat files.")
+            raise not_found(
+                self,
+                f"Expected {' and '.join(wanted)} there, folders of .mat files; download=True fetches them.",
+            )
         self._gain = self._calibration(folder) if calibrate else None
 
     def _calibration(self, folder: Path) -> Tensor:
