@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -48,7 +47,7 @@ def python(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = Path(
         run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
     )
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "borrowed.pth").write_text("\n".join(p for p in sys.path if p.endswith("site-packages")))
     (wheel,) = built.glob("*.whl")
     install = (
         sys.executable,
@@ -124,26 +123,18 @@ def test_the_first_example_of_the_readme_runs_as_it_stands(python: Path, tmp_pat
 def test_types_are_seen_from_outside(python: Path, tmp_path: Path) -> None:
     """A program that uses the installed package is checked strictly, and a wrong call is found."""
     pytest.importorskip("mypy")
-    program = (
+    (tmp_path / "program.py").write_text(
         "from ubf_augment import HSISynthesizer, UBFAugment\n"
         'synth = HSISynthesizer.from_pretrained("indian-pines")\n'
-        'augment = UBFAugment(synth, p=0.5, strategy="{}")\n'
+        'augment = UBFAugment(synth, p=0.5, strategy="vary")\n'
+        'augment = UBFAugment(synth, p=0.5, strategy="varry")\n'
     )
-    words = (
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--python-executable",
-        str(python),
-        "--follow-imports",
-        "silent",
+    (tmp_path / "mypy.ini").write_text(  # other packages are not read: that takes a minute
+        "[mypy]\nfollow_imports = skip\n[mypy-ubf_augment.*]\nfollow_imports = silent\n"
     )
-    results = []
-    for strategy in ("vary", "varry"):
-        file = tmp_path / f"{strategy}.py"
-        file.write_text(program.format(strategy))
-        found = subprocess.run([*words, str(file)], cwd=tmp_path, capture_output=True, text=True, check=False)
-        results.append((found.returncode, found.stdout))
-    assert results[0][0] == 0, results[0][1]
-    assert "has incompatible type \"Literal['varry']\"" in results[1][1]
+    words = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "program.py")
+    found = subprocess.run([str(w) for w in words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    errors = [line for line in found.stdout.splitlines() if "error:" in line]
+    assert len(errors) == 1, found.stdout
+    assert errors[0].startswith("program.py:4:")
+    assert "varry" in errors[0]
