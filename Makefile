@@ -1,6 +1,7 @@
 # Every target makes its own environment in .venv; nothing but Python >= 3.11 and make is needed before.
 #   make demo            samples, then a training with and without augmentation, into demo/ (some minutes)
-#   make test            the quick tests and the examples in the docstrings; SLOW=1 adds the slow ones, GPU=1 those for CUDA
+#   make test            the quick tests and the examples in the docstrings; SLOW=1 adds the slow ones, GPU=1 those for CUDA;
+#                        a process per core (PYTEST_ARGS="-n 0": one)
 #   make lint            style, types, and the direction of imports
 #   make docs            the documentation, into site/html/
 #   make package         wheel and sdist, into dist/, and a trial of the wheel in an environment of its own
@@ -24,7 +25,7 @@ demo: $(VENV)/.demo
 	$(BIN)/ubf demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist worksteal -m "$(MARKERS)" $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -262,6 +262,10 @@ def test_bad_input() -> None:
         read_pictures(pictures(), (8, 8), zoom=0.5)
     with pytest.raises(ShapeError, match="no hyperspectral images"):
         read_scenes([])
+    with pytest.raises(
+        ShapeError, match=r"no hyperspectral image has 64×64 valid.*the largest is 40.*settings\.size"
+    ):
+        HSISynthesizer.fit([hsi(40)], None)
     with pytest.raises(ShapeError, match="2 labels for 1"):
         read_scenes([hsi()], ["a", "b"])
     with pytest.raises(NoDataError, match="hyperspectral image 0"):

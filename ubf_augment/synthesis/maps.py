@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from ubf_augment.errors import ShapeError
 from ubf_augment.files import OnDisk, replacing
 from ubf_augment.synthesis.pictures import PictureSet, Scene
 from ubf_augment.synthesis.stored import Reflectance
@@ -70,8 +71,7 @@ def make_maps(
         ValueError: if ``workdir`` holds maps of other inputs.
     """
     used = scenes if settings.include_hsis or not len(pictures) else []
-    side = max(settings.size)
-    counts = [len(s.corners(side, max(1, side // 2))) for s in used]
+    counts = [_count(s, settings) for s in used]
     names = [classes.index(s.label or s.name) for s in used]
     labels = torch.cat(
         [pictures.labels, torch.tensor(names, dtype=torch.int64).repeat_interleave(torch.tensor(counts, dtype=torch.int64))]
@@ -95,6 +95,26 @@ def make_maps(
         together(fabric, lambda: work(aside, *share(fabric)))
         once(fabric, lambda: _keep(aside, path, record, labels, mark))
     return OnDisk(path), labels
+
+
+def check_any_map(scenes: Sequence[Scene], pictures: PictureSet, settings: FitSettings) -> None:
+    """Find out before the work whether there will be anything to learn from.
+
+    Raises:
+        ShapeError: if there are no pictures, and no scene has room for a window.
+    """
+    if not len(pictures) and not any(_count(s, settings) for s in scenes):
+        side, most = max(settings.size), max((min(s.mask.shape) for s in scenes), default=0)
+        raise ShapeError(
+            f"no hyperspectral image has {side}×{side} valid pixels in one piece, the largest is {most} pixels wide, and there "
+            "are no pictures: the generator would have nothing to learn from. Give a smaller settings.size, or larger images"
+        )
+
+
+def _count(scene: Scene, settings: FitSettings) -> int:
+    """Windows of a scene that are unmixed."""
+    side = max(settings.size)
+    return len(scene.corners(side, max(1, side // 2)))
 
 
 def _jobs(

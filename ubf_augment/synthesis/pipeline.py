@@ -24,7 +24,7 @@ from ubf_augment.spectra import Endmembers, Wavelengths
 from ubf_augment.synthesis.base import SynthesizerParts
 from ubf_augment.synthesis.beginning import initial_endmembers, match_brightness
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
-from ubf_augment.synthesis.maps import Maps, make_maps
+from ubf_augment.synthesis.maps import Maps, check_any_map, make_maps
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
 from ubf_augment.synthesis.stored import Reflectance, SceneImages
 from ubf_augment.training import History, launch, make_fabric, once, together
@@ -126,6 +126,7 @@ def run(
     start = time.monotonic()
     fabric = launch(make_fabric() if fabric is None else fabric)
     scenes, nm, pictures = _read(hsis, hsi_labels, rgb, settings, workdir, fabric)
+    check_any_map(scenes, pictures, settings)
     classes = class_names(scenes, pictures, settings.include_hsis)
 
     def begin() -> tuple[float, Endmembers]:
