@@ -162,7 +162,7 @@ class HSISynthesizer(Unmixer):
             Reflectance (B, C, H, W) on `device`.
 
         Raises:
-            As `unmix_rgb` and `mix`.
+            ShapeError, LabelError: and others, as `unmix_rgb` and `mix`.
         """
         return self.mix(self.unmix_rgb(rgb, y, fast=True), y, residual=residual, seed=seed)
 
