@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # formulas without a network
 ]
 nitpicky = True  # a name in backticks that leads nowhere is an error
 nitpick_ignore_regex = [
@@ -71,6 +72,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"ubf_augment {release}"
 
 

@@ -134,23 +134,29 @@ image_grid(
 # Is it any good? Measure it beside the others, as `benchmarks/generators.py` does. Two figures that are cheap: how much
 # neighbouring pixels differ (texture), and how much samples of a class differ from each other (diversity).
 
+
 # %%
-names = list(train.classes) * 8
-rough = lambda v: float((v[..., 1:] - v[..., :-1]).square().mean().sqrt())  # noqa: E731
-spread = lambda v: float(torch.stack([v[i :: len(train.classes)].std(0).mean() for i in range(8)]).mean())  # noqa: E731
-chosen = [
-    i
-    for n in range(8)
-    for k in range(len(train.classes))
-    for i in [(y == k).nonzero()[n % int((y == k).sum())]]
-]
+def roughness(x):
+    return float((x[..., 1:] - x[..., :-1]).square().mean().sqrt())
+
+
+def diversity(x):  # images of the same class stand one after the other, eight of each
+    return float(x.unflatten(0, (-1, 8)).std(1).mean())
+
+
+def eight(k):
+    rows = (y == k).nonzero()[:, 0]
+    return rows[torch.arange(8) % len(rows)]
+
+
+names = [name for name in train.classes for _ in range(8)]
 sets = {
-    "real": x[torch.cat(chosen)],
+    "real": x[torch.cat([eight(k) for k in range(len(train.classes))])],
     "tiny-vae": mine.sample(names, seed=2),
     "ddpm (packaged)": synth.sample(names, seed=2),
 }
 for name, v in sets.items():
-    print(f"{name:16s} neighbours differ by {rough(v):.4f}, samples of a class by {spread(v):.4f}")
+    print(f"{name:16s} neighbours differ by {roughness(v):.4f}, samples of a class by {diversity(v):.4f}")
 
 # %% [markdown]
 # A registered generator is known by its name: `HSISynthesizer.fit(hsis, pictures, generator="tiny-vae")` runs the whole pipeline
