@@ -6,7 +6,6 @@
 # `torchgeo fit`, without a line of Python about augmentation.
 
 # %% tags=["remove-cell"]
-import logging
 import os
 import warnings
 
@@ -55,15 +54,14 @@ class PinesModule(NonGeoDataModule):
         self.mean, self.std = pixels.mean(0), pixels.std(0)
         super().__init__(IndianPines, batch_size, 0, fold=fold)
 '''
-(folder / "pines.py").write_text(module)
+_ = (folder / "pines.py").write_text(module)
 
 # %% tags=["remove-cell"]
 import sys
 
 sys.path.insert(0, str(folder))
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-# %%
+# %% tags=["remove-stderr"]
 from lightning.pytorch import Trainer
 from pines import PinesModule
 
@@ -90,8 +88,8 @@ print(f"{trainer.global_step} steps, training loss {trainer.callback_metrics['tr
 #
 # ## In a YAML file
 #
-# With LightningCLI the same callback is four lines. `pretrained` takes what `HSISynthesizer.from_pretrained` takes: a packaged
-# name, a directory (what `save_pretrained` or `ubf adapt` writes), or a Hugging Face Hub id.
+# With LightningCLI the same callback is an entry of the trainer. `pretrained` takes what `HSISynthesizer.from_pretrained` takes: a
+# packaged name, a directory (what `save_pretrained` or `ubf adapt` writes), or a Hugging Face Hub id.
 
 # %%
 config = """\
@@ -120,7 +118,7 @@ data:
   class_path: pines.PinesModule
   init_args: {batch_size: 32}
 """
-(folder / "train.yaml").write_text(config)
+_ = (folder / "train.yaml").write_text(config)
 
 # %% [markdown]
 #     torchgeo fit --config train.yaml
