@@ -88,8 +88,8 @@ print(f"{trainer.global_step} steps, training loss {trainer.callback_metrics['tr
 #
 # ## In a YAML file
 #
-# With LightningCLI the same callback is an entry of the trainer. `pretrained` takes what `HSISynthesizer.from_pretrained` takes: a
-# packaged name, a directory (what `save_pretrained` or `ubf adapt` writes), or a Hugging Face Hub id.
+# With LightningCLI the same callback is an entry of the trainer. `pretrained` takes what `HSISynthesizer.from_pretrained` takes:
+# a packaged name, a directory (what `save_pretrained` or `ubf adapt` writes), or a Hugging Face Hub id.
 
 # %%
 config = """\
