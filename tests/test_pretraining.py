@@ -193,6 +193,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, path, whole = [0], tmp_path / "run.pt", pretraining.describe
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 
     def stopping(a: Tensor) -> Tensor:
         """Asks to stop during the third step; the statistics draw more images at once."""
@@ -206,6 +207,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         patch.setattr(pretraining, "describe", stopping)
         with pytest.raises(KeyboardInterrupt):
             quick(synthesizer(), checkpoint=path)
+        signal.signal(signal.SIGINT, before)
         assert torch.load(path, weights_only=True)["step"] == 3
         resumed = quick(synthesizer(), checkpoint=path)
     assert steps[0] == 4
