@@ -4,6 +4,7 @@
 #                        a process per core (PYTEST_ARGS="-n 0": one)
 #   make lint            style, types, and the direction of imports
 #   make docs            the documentation, into site/html/
+#   make package         wheel and sdist, into dist/, and a trial of the wheel in an environment of its own
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?=
@@ -15,7 +16,7 @@ MARKERS := $(if $(filter 1,$(SLOW)),,not slow)$(if $(filter 1,$(GPU)),,$(if $(fi
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs package clean
 
 help:
 	@sed -n '1,/^$$/p' Makefile | sed -n 's/^# \{0,1\}//p'
@@ -34,6 +35,10 @@ lint: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs site/html
+
+package: $(VENV)/.test
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m pytest -m slow tests/test_packaging.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

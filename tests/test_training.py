@@ -296,6 +296,26 @@ def test_progress_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None
     assert not captured.out
 
 
+def test_progress_is_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    run(None, steps=3, progress=True, description="toy")
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert last.startswith("toy: 100%|")
+    assert "3/3" in last
+    assert "loss" in last
+
+
+def test_progress_is_a_bar_in_a_notebook(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tqdm.auto makes it a widget there; here, where it was imported before, it is a bar of text."""
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", object())
+    run(None, steps=3, progress=True, description="toy")
+    assert "toy: 100%|" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = f"""

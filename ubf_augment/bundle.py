@@ -40,7 +40,7 @@ INDEX = "model_index.json"
 ENDMEMBERS = "endmembers.safetensors"
 _REMEDY = "copy or download the bundle again, or save it again with save_pretrained"
 _COMPONENT = re.compile(r"[a-z_]+")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -203,8 +203,21 @@ def packaged() -> list[str]:
     return sorted(p.parent.name for p in packaged_directory().glob(f"*/{INDEX}"))
 
 
-def locate(name: str | Path) -> Path:
+def is_hub_id(name: str) -> bool:
+    """Whether a repository of the Hugging Face Hub can be called so.
+
+    >>> is_hub_id("someone/some-bundle"), is_hub_id("../some-bundle")
+    (True, False)
+    """
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def locate(name: str | Path, revision: str | None = None) -> Path:
     """Turn a packaged name, a directory or a Hugging Face Hub id into a directory, in this order.
+
+    Args:
+        name: which one.
+        revision: of a Hub id: branch, tag or commit.
 
     Raises:
         BundleError: if nothing of that name is found, naming the packaged bundles.
@@ -215,7 +228,7 @@ def locate(name: str | Path) -> Path:
     if path.exists() or _previous(path.absolute()).exists():
         return path
     known = f"packaged bundles: {', '.join(packaged()) or 'none'}"
-    if isinstance(name, Path) or not _HUB_ID.fullmatch(name):
+    if isinstance(name, Path) or not is_hub_id(name):
         raise BundleError(f"no bundle {str(name)!r}: neither a packaged name nor a directory ({known})")
     try:
         from huggingface_hub import snapshot_download
@@ -225,7 +238,8 @@ def locate(name: str | Path) -> Path:
             "Face Hub"
         ) from error
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "README.md"]))
+        wanted = ["*.json", "*.safetensors", "README.md"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:  # the hub client raises many types: HTTP, offline, unknown or gated repository
         raise BundleError(
             f"no bundle {name!r}: no such directory, and the Hugging Face Hub did not give it "

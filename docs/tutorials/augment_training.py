@@ -2,16 +2,12 @@
 # # Augment a training loop
 #
 # You have few labelled hyperspectral patches and a classifier to train. This page takes a packaged bundle, adapts it to your
-# sensor, and puts `UBFAugment` into three training loops: a plain one, one with MixUp beside it, and a torchgeo one. The data
-# are real: Indian Pines (AVIRIS, 200 bands, 400–2500 nm), which comes with the package `tensorly`.
+# sensor, and puts `UBFAugment` into a plain training loop, then MixUp beside it. The data are real: Indian Pines (AVIRIS, 200
+# bands, 400–2500 nm), which comes with the package `tensorly`.
 
 # %% tags=["remove-cell"]
 # %matplotlib inline
 # %config InlineBackend.figure_format = "retina"
-import logging
-import warnings
-
-warnings.filterwarnings("ignore", module="lightning")
 
 # %%
 import torch
@@ -139,60 +135,4 @@ print(images.shape, labels.shape, labels.sum(1).unique())
 # In front of Kornia, write `nn.Sequential(augment, K.AugmentationSequential(..., data_keys=None))`: Kornia hands its own children
 # the image without the label, so `UBFAugment` must stand before its container, not in it.
 #
-# ## 4. torchgeo and Lightning
-#
-# `UBFCallback` puts `UBFAugment` before the augmentation and normalisation of any torchgeo data module while it fits;
-# validation and test stay real. Here is a data module for Indian Pines and a training of one epoch.
-
-# %%
-import tempfile
-
-from lightning.pytorch import Trainer
-from torchgeo.datamodules import NonGeoDataModule
-
-try:
-    from torchgeo.tasks import Classification as ClassificationTask  # torchgeo >= 0.10
-except ImportError:
-    from torchgeo.trainers import ClassificationTask
-
-from ubf_augment import UBFCallback
-
-# %% tags=["remove-cell"]
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-
-# %%
-class IndianPinesModule(NonGeoDataModule):
-    """Training and validation patches; the mean and deviation are of the training patches."""
-
-    mean = pixels.mean(0)
-    std = pixels.std(0)
-
-    def __init__(self) -> None:
-        super().__init__(IndianPines, batch_size=32, num_workers=0, fold=0)
-
-
-callback = UBFCallback(synth=synth, p=0.5, strategy="vary", class_map={"Woods": "Forest"}, seed=0)
-trainer = Trainer(
-    max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False,
-    enable_progress_bar=False, enable_model_summary=False, default_root_dir=tempfile.mkdtemp(),
-)  # fmt: skip
-task = ClassificationTask(model="resnet18", in_channels=200, num_classes=len(train.classes), lr=1e-3)
-trainer.fit(task, datamodule=IndianPinesModule())
-print(f"{trainer.global_step} steps, training loss {trainer.callback_metrics['train_loss']:.2f}")
-
-# %% [markdown]
-# With LightningCLI the same callback goes into the YAML file; `pretrained` names a packaged bundle, a directory (such as what
-# `synth.save_pretrained(...)` or `ubf adapt` writes), or a Hugging Face Hub id:
-#
-# ```yaml
-# trainer:
-#   callbacks:
-#     - class_path: ubf_augment.UBFCallback
-#       init_args:
-#         pretrained: my-sensor
-#         p: 0.5
-#         strategy: vary
-#         class_map: {Woods: Forest}
-#         seed: 0
-# ```
+# Next: [torchgeo, Lightning and a YAML file](torchgeo_lightning.py), and [which strategy and how much](choose_strategy.py).

@@ -185,6 +185,10 @@ image_grid(torch.stack(tiles), synth.wavelengths, titles, columns=4)
 # `synth.save_pretrained("my-bundle", dtype="float16")`. Saving writes beside the target and renames at the end: a crash leaves
 # the old bundle whole.
 #
+# To share it, `synth.push_to_hub("your-name/my-bundle", licence="cc-by-4.0")` uploads it to the Hugging Face Hub (log in
+# with `hf auth login` before), and `HSISynthesizer.from_pretrained("your-name/my-bundle")` loads it anywhere, from then on
+# offline too.
+#
 # ## For a real run
 #
 # - **Steps**: leave `restarts`, `refine_iterations`, `unmixing_steps` and `generator_steps` at their defaults (4, 150, 1500,

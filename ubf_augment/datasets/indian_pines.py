@@ -254,7 +254,7 @@ class IndianPines(Dataset[dict[str, Any]]):
 
     @property
     def area(self) -> Bool[Tensor, "h w"]:
-        """(145, 145): pixels of this split's blocks that lie in no patch of another split, labelled or not.
+        """Pixels (145, 145) of this split's blocks that lie in no patch of another split, labelled or not.
 
         Fit unmixing and statistics on ``load_scene().image[:, train.area]``.
         """

@@ -102,7 +102,7 @@ def train_once(
     Initial weights and the order of the real patches depend on ``seed`` alone, so that rows are paired.
 
     Args:
-        name: of the augmentation, see `build_augmentation`.
+        name: of the augmentation, see ``build_augmentation``.
         seed: of everything.
         settings: steps, batch, learning rate.
         synth: for `UBFAugment`.

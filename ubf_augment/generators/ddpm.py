@@ -21,7 +21,7 @@ class DDPM(DiffusionGenerator, AbundanceGenerator):
 
     Options of `sample`: ``steps`` evaluations (20 unless built otherwise), ``sampler="dpm-solver++"`` ("ddim", "ddpm"),
     ``guidance`` (1.5), ``project=True``, ``precision="32"`` ("bf16"). Options of `fit`: see
-    `_denoiser_fit.fit_denoiser`.
+    ``_denoiser_fit.fit_denoiser``.
 
     If you use this, please cite: Ho et al. 2020 (DDPM, arXiv:2006.11239); Song et al. 2021 (DDIM,
     arXiv:2010.02502); Lu et al. 2022 (DPM-Solver++, arXiv:2211.01095); Ho & Salimans 2022

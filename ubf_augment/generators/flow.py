@@ -36,7 +36,7 @@ class FlowMatching(DenoisingGenerator, AbundanceGenerator):
 
     Options of `sample`: ``steps`` evaluations (20 unless built otherwise) of the network, ``solver="heun"`` (two evaluations per
     step) or "euler", ``guidance`` (1.5), ``project=True``, ``precision="32"`` ("bf16"). Options of `fit`: see
-    `_denoiser_fit.fit_denoiser`.
+    ``_denoiser_fit.fit_denoiser``.
 
     If you use this, please cite: Lipman et al. 2023 (flow matching, arXiv:2210.02747); Liu et al. 2023
     (rectified flow, arXiv:2209.03003); Esser et al. 2024 (logit-normal times, arXiv:2403.03206);

@@ -52,7 +52,7 @@ class VDVAE(AbundanceGenerator):
 
         log p(n | y) ≥ E_q[log p(n | z, y)] − Σ_l KL(q(z_l | z_<l, n, y) ‖ p(z_l | z_<l, y)).
 
-    Maps are the counts n = 255·a that `AbundanceGenerator.fit` stores (largest remainder for float maps), and
+    Maps are the counts n = 255·a that ``fit`` stores (largest remainder for float maps), and
     p(n | z, y) is a proper distribution on just these grid points of the simplex: stick breaking with an
     interval-discretised mixture of log-logistic odds. So the bound counts in true bits. The dimension is
     H·W·(P − 1), the counts that are free: the last one follows from the others.

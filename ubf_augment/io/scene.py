@@ -182,7 +182,7 @@ def open_scene(
         sensor: fills in what neither the call nor the file says, as for `read_hsi`.
 
     Raises:
-        As `read_hsi`; HSIReadError for MATLAB and NumPy files.
+        HSIReadError: for MATLAB and NumPy files; further as `read_hsi`.
 
     >>> import tempfile
     >>> from ubf_augment.io import write_hsi

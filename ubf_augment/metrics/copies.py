@@ -25,9 +25,11 @@ class Memorisation:
         nearest: (N,) index of that training image.
         symmetry: (N,) the symmetry of the sample that is nearest: bit 0 left-right, bit 1 up-down, bit 2 transpose after them.
         ratio: (N,) distance to the nearest over distance to the second nearest training image.
-        held_out_distances, held_out_ratio: (H,) the same of held-out real images.
+        held_out_distances: (H,) as ``distances``, of held-out real images.
+        held_out_ratio: (H,) as ``ratio``, of held-out real images.
         training_distances: (T,) from training images to their nearest other training image.
-        threshold, ratio_threshold: a sample below either counts as a near copy.
+        threshold: a sample whose distance is below it counts as a near copy.
+        ratio_threshold: so does one whose ratio is below it.
         quantile: largest share of new real images expected below the thresholds.
     """
 
@@ -49,7 +51,7 @@ class Memorisation:
 
     @property
     def share(self) -> float:
-        """Share of near copies among the samples: compare with ``quantile``."""
+        """Share of near copies among the samples, to compare with ``quantile``."""
         return float(self.copies.double().mean())
 
 

@@ -268,7 +268,7 @@ def generation_report(
     Args:
         real: features of real images (N, D), N > 5.
         made: features of generated images (M, D), M > 3.
-        features: name of the feature network (`FeatureNetwork.name`), kept with the numbers.
+        features: name of the feature network (the ``name`` of a `FeatureNetwork`), kept with the numbers.
 
     Returns:
         ``features``, ``dimension``, ``real_count``, ``made_count``, ``rank_deficient`` (see `rank_deficient`: no warning

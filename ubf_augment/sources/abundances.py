@@ -190,7 +190,7 @@ class Pool:
 
     def _make(self, y: Tensor, progress: bool = False) -> UInt8[Tensor, "n p h w"]:
         """The next maps of classes; the same class again gives the one after."""
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         before = self.made.clone()
         numbers = torch.zeros_like(y)

@@ -244,7 +244,7 @@ def sensor(name: Sensor | str | os.PathLike[str]) -> Sensor:
 
     Raises:
         ValueError: for an unknown name.
-        Further as `Sensor.from_csv`.
+        FileNotFoundError, HSIReadError, WavelengthError: for a file that is no table of bands, see `Sensor.from_csv`.
 
     >>> s = sensor("enmap")
     >>> len(s.wavelengths), len(s.centres), s.scale

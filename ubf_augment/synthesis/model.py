@@ -170,7 +170,7 @@ class HSISynthesizer(Unmixer):
             Reflectance (B, C, H, W) on `device`.
 
         Raises:
-            As `unmix_rgb` and `mix`.
+            ShapeError, LabelError: and others, as `unmix_rgb` and `mix`.
         """
         source = None
         if self.regression is not None:
@@ -379,11 +379,11 @@ class HSISynthesizer(Unmixer):
     def distill(self, evaluations: int = 2, **options: Any) -> HSISynthesizer:
         """A synthesizer that draws the same scenes with fewer evaluations of its network, taught by this one.
 
-        No training data are needed. What it can no longer do: another number of evaluations, guidance, `edit`, `finetune`.
+        No training data are needed. What it can no longer do: another number of evaluations, guidance, ``edit``, `finetune`.
 
         Args:
             evaluations: of the network per sample: 1, 2, 4, …
-            options: of `generators.DDPM.distill`: ``guidance`` (built in), ``scenes``, ``steps`` of each stage,
+            options: of `generators._distil.distill`: ``guidance`` (built in), ``scenes``, ``steps`` of each stage,
                 ``batch_size``, ``lr``, ``seed``, ``fabric``, ``checkpoint``, ``progress``.
 
         Returns:
@@ -413,12 +413,53 @@ class HSISynthesizer(Unmixer):
 
         return bundle.write(pack(self, Path(directory).absolute().name), directory, dtype=dtype)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        licence: str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | bool | None = None,
+        dtype: str = "float32",
+    ) -> str:
+        """Upload the bundle to the Hugging Face Hub, from where `from_pretrained` loads it by its name.
+
+        The repository is made if there is none; files of an older bundle in it are replaced in one commit. The model card gets
+        the lines at its head that the Hub searches by.
+
+        Args:
+            repo_id: "your-name/name-of-the-bundle".
+            licence: identifier of the Hub for the weights, such as "apache-2.0".
+            private: whether only you may see a new repository.
+            revision: branch; the main one by default.
+            message: of the commit.
+            token: of your account; by default the one that ``hf auth login`` has stored.
+            dtype: storage of the networks' weights, see `save_pretrained`.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            BundleError: if the name is none of a repository, or the Hub refuses.
+        """
+        from ubf_augment.synthesis.hub import push
+
+        return push(
+            self, repo_id, licence=licence, private=private, revision=revision, message=message, token=token,
+            dtype=dtype,
+        )  # fmt: skip
+
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: torch.device | str | None = None) -> HSISynthesizer:
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, device: torch.device | str | None = None
+    ) -> HSISynthesizer:
         """Load a bundle by packaged name (`list_pretrained`), directory or Hugging Face Hub id.
 
         Args:
             name: which one; the three meanings are tried in this order.
+            revision: of a Hub id: branch, tag or commit.
             device: where to put it; the CPU by default.
 
         Raises:
@@ -427,7 +468,7 @@ class HSISynthesizer(Unmixer):
         """
         from ubf_augment.synthesis.storage import unpack
 
-        directory = bundle.locate(name)
+        directory = bundle.locate(name, revision)
         synth = unpack(cls, bundle.read(directory), directory)
         return synth if device is None else synth.to(device)
 

@@ -120,7 +120,7 @@ class Unmixer(SynthesizerParts):
             NoDataError: if no pixel holds data.
             ValueError: if the work directory belongs to another scene, bundle or method.
             OSError: if there is too little room on the disk.
-            HSIReadError and others: as `read_hsi`.
+            HSIReadError: and others, as `read_hsi`.
         """
         from ubf_augment.synthesis.scene import unmix_scene
 

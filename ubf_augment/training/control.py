@@ -74,22 +74,22 @@ class Interrupt:
 
 @contextmanager
 def shown(show: bool, run: Progress, steps: int, description: str) -> Iterator[Callable[[], None]]:
-    """Show progress on stderr: a bar on a terminal, a line per minute elsewhere (log files)."""
+    """Show progress: a bar on a terminal and in a notebook, a line per minute on stderr elsewhere (log files)."""
     if not show:
         yield lambda: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty() and "ipykernel.zmqshell" not in sys.modules:
         yield _log_lines(run, steps, description)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, TextColumn("loss {task.fields[loss]:.4g}"), console=console) as bar:
-        task = bar.add_task(description, total=steps, completed=run.step, loss=run.recent_loss)
-        yield lambda: bar.update(task, completed=run.step, loss=run.recent_loss)
+    from tqdm.auto import tqdm
+
+    with tqdm(total=steps, initial=run.step, desc=description) as bar:
+
+        def update() -> None:
+            bar.set_postfix_str(f"loss {run.recent_loss:.4g}", refresh=False)
+            bar.update(run.step - bar.n)
+
+        yield update
 
 
 def _log_lines(run: Progress, steps: int, description: str, every_s: float = 60.0) -> Callable[[], None]:

@@ -71,7 +71,7 @@ class AbundanceEncoder(nn.Module):
             bands: C.
             num_endmembers: P.
             width: feature channels.
-            blocks: number of `SpatialSpectralBlock`.
+            blocks: number of spatial–spectral blocks.
             num_classes: K, if the scene class is an input.
             probabilistic: predict a distribution instead of a point.
         """
