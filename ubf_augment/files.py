@@ -137,17 +137,23 @@ class OnDisk:
         return np.memmap(self.path, _DTYPES[self.dtype], "r", self._offset, tuple(self.shape))
 
 
-def strided(parts: Iterable[Tensor], step: int) -> Tensor:
-    """Every ``step``-th row of ``torch.cat(parts)``, with one part in memory at a time.
+def strided(parts: Iterable[Tensor], step: int, count: int) -> Tensor:
+    """Every ``step``-th of the ``count`` rows of ``torch.cat(parts)``, with one part in memory at a time.
 
-    >>> strided([torch.arange(5), torch.arange(5, 9)], 3)
+    Rows go into memory that is asked for once: small pieces that are kept between large ones that are not keep these from being
+    given back.
+
+    >>> strided([torch.arange(5), torch.arange(5, 9)], 3, 9)
     tensor([0, 3, 6])
     """
-    found, at = [], 0
+    out, at, filled = torch.empty(0), 0, 0
     for part in parts:
-        found.append(part[-at % step :: step].clone())
-        at += len(part)
-    return torch.cat(found)
+        if not at:
+            out = part.new_empty(-(-count // step), *part.shape[1:])
+        chosen = part[-at % step :: step]
+        out[filled : filled + len(chosen)] = chosen
+        at, filled = at + len(part), filled + len(chosen)
+    return out
 
 
 def gather(parts: Iterable[Tensor], index: Tensor) -> Tensor:
@@ -160,12 +166,13 @@ def gather(parts: Iterable[Tensor], index: Tensor) -> Tensor:
     tensor([7, 0, 7])
     """
     wanted, order = index.sort(stable=True)
-    found, at = [], 0
+    out, at = torch.empty(0), 0
     for part in parts:
-        here = wanted[(wanted >= at) & (wanted < at + len(part))]
-        found.append(part[here - at])
+        if not at:
+            out = part.new_empty(len(index), *part.shape[1:])
+        first, last = torch.searchsorted(wanted, torch.tensor([at, at + len(part)])).tolist()
+        out[order[first:last]] = part[wanted[first:last] - at]
         at += len(part)
     if len(wanted) and int(wanted[-1]) >= at:
         raise IndexError(f"row {int(wanted[-1])} of {at}")
-    out = torch.cat(found)
-    return out.new_empty(out.shape).index_copy_(0, order, out)
+    return out

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ubf_augment.synthesis.pipeline import FitSettings
 
 _PIXELS, _COLOURS = 20_000, 50_000
-_PERMUTED = 1 << 24  # more pixels than this are drawn without a permutation of all of them
+_PERMUTED = 1 << 22  # more pixels than this are drawn without a permutation of all of them
 
 
 def match_brightness(scenes: Sequence[Scene], nm: Tensor, pictures: PictureSet, gamma: float = 1.0) -> float:
@@ -33,7 +33,7 @@ def match_brightness(scenes: Sequence[Scene], nm: Tensor, pictures: PictureSet, 
     if not len(pictures):
         return 1.0
     bands = list(rgb_bands(nm))
-    bright = (s.pixels[:, bands].mean(1) for s in scenes)
+    bright = (s.image[bands][:, s.mask].mean(0) for s in scenes)
     white = Reflectance(pictures.images, 1.0, gamma)
     h, w = pictures.images.shape[2:]
     shown = (r[:, :, ::2, ::2].mean(1).flatten() for r in white.chunks())
@@ -43,7 +43,7 @@ def match_brightness(scenes: Sequence[Scene], nm: Tensor, pictures: PictureSet, 
 
 
 def _quantile(parts: Iterable[Tensor], count: int, q: float) -> float:
-    return float(strided(parts, max(1, count // 1_000_000)).quantile(q))
+    return float(strided(parts, max(1, count // 1_000_000), count).quantile(q))
 
 
 def _count(scenes: Sequence[Scene]) -> int:

@@ -99,7 +99,7 @@ class Reflectance(Sequence[Tensor]):
     def __getitem__(self, i: Any) -> Any:
         return to_reflectance(self._images[i], self._scale, self._gamma)
 
-    def chunks(self, size: int = 256) -> Iterator[Tensor]:
+    def chunks(self, size: int = 64) -> Iterator[Tensor]:
         """All of them, (n, 3, H, W) at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]

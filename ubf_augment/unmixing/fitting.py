@@ -74,10 +74,11 @@ def fit_unmixing(
     """See `UnmixingModel.fit`."""
     sizes, areas = _check(model, hsis, rgb, labels, rgb_labels)
     spectra = (h.flatten(1).T for h in hsis)
-    pixels = strided(spectra, max(1, sum(sizes) // 200_000))
+    pixels = strided(spectra, max(1, sum(sizes) // 200_000), sum(sizes))
     device = next(model.parameters()).device
     model.hsi_encoder.set_statistics(pixels)
-    colours = [] if rgb is None else [strided((p.flatten(1).T for p in rgb), max(1, sum(areas) // 200_000))]
+    shown = () if rgb is None else (p.flatten(1).T for p in rgb)
+    colours = [] if rgb is None else [strided(shown, max(1, sum(areas) // 200_000), sum(areas))]
     model.rgb_encoder.set_statistics(torch.cat([pixels[:, list(model.rgb_index)], *colours]))
     model.set_regression(pixels.T[None, :, :, None].float().to(device))
     scale = float(pixels.mean(1).quantile(0.95)) if len(pixels) < 2**24 else 1.0
