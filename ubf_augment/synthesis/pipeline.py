@@ -233,7 +233,7 @@ def fit_unmixing(
     fabric: Fabric | None = None,
     progress: bool = True,
 ) -> tuple[UnmixingModel | LeastSquares, History]:
-    """Train both encoders, and the endmembers with them; without steps see `infrared.without_encoders`."""
+    """Train both encoders, and the endmembers with them; without steps see ``infrared.without_encoders``."""
     if settings.unmixing_steps == 0:
         shown = Reflectance(pictures.images, scale, settings.rgb_gamma)
         found = once(
