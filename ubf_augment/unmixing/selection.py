@@ -19,7 +19,8 @@ _TRIED, _ROUNDS = 8, 3
 def select(library: Endmembers, pixels: Float[Tensor, "n c"], count: int) -> Endmembers:
     """Choose endmembers from a library: the spectra that, with shade, reproduce the pixels best.
 
-    One is taken after the other; then each is exchanged for a better one, until nothing changes.
+    One is taken after the other; then each is exchanged for a better one, until no exchange lowers the squared error by more
+    than a millionth of the pixels' squares.
 
     Each time the library's spectra e are ranked by what the best step from the present mixture x̂ towards e alone gains,
     Σₙ maxₜ ‖x − x̂‖² − ‖x − x̂ − t (e − x̂)‖² with 0 ≤ t ≤ 1 per pixel; of the eight best the one is taken with which `fcls`
@@ -61,14 +62,14 @@ def select(library: Endmembers, pixels: Float[Tensor, "n c"], count: int) -> End
         raise NoDataError("pixels hold NaN or infinite values: leave them out")
     x, spectra = pixels.float(), library.spectra.to(pixels.device)
     chosen: list[int] = []
-    error = torch.inf
+    error, least = torch.inf, 1e-6 * float(x.square().mean())
     for _ in range(count):
         chosen, error = _extended(x, spectra, chosen)
     for _ in range(_ROUNDS):
         before = error
         for k in list(chosen):
             other, found = _extended(x, spectra, [c for c in chosen if c != k])
-            if found < error:
+            if found < error - least:
                 chosen, error = other, found
         if error == before:
             break
