@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fuzz_bundles
 import pytest
 from malformed_bundles import BUNDLES, PICTURES
 from malformed_files import Case, outcome
@@ -28,3 +29,14 @@ def test_it_is_refused_with_a_reason_or_read_right(
     assert found.what == "refused", found
     for words in case.words.split("|"):
         assert words.lower() in found.message.lower(), found.message
+
+
+@pytest.mark.slow
+def test_bundles_of_chance_are_refused_or_whole(tmp_path: Path) -> None:
+    """A look of half a minute; ``tests/fuzz_bundles.py`` goes on as long as one likes."""
+    found = {}
+    for seed in range(500):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        found[seed] = fuzz_bundles.outcome(fuzz_bundles.altered(folder, seed))
+    assert set(found.values()) == {"refused", "drew an image"}
