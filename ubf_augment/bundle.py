@@ -172,7 +172,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
             f"{root} has format version {version}, written by ubf-augment {index.get('package_version')}; "
             f"this version reads up to {FORMAT_VERSION}: upgrade with pip install -U ubf-augment"
         )
-    sums, parts = index.get("sha256"), index.get("components", [])
+    sums, parts = index.get("sha256"), index.get("components")
     if not isinstance(sums, dict) or sums.get(INDEX) != index_checksum(index):
         raise BundleError(f"{root / INDEX} was altered (its checksum differs): {_REMEDY}")
     if not isinstance(parts, list):

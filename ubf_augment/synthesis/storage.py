@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from ubf_augment.unmixing import RGBRegression, UnmixingModel
 
 S = TypeVar("S", bound=SynthesizerParts)
 _ANY_SIZE = 1_000_000
+_LARGEST_MAP = 1 << 27  # half a GiB
 _REPEATED = re.compile(r"blocks|layers|depth")
 
 
@@ -90,6 +92,8 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
                 "that registers it"
             )
         generator = _load(lambda: get_generator(described["name"], **described["config"]), parts["generator"])
+        if (count := math.prod((generator.channels, *generator.size))) > _LARGEST_MAP:
+            raise ValueError(f"one abundance map has {count} values, at most {_LARGEST_MAP} are sensible")
         own = {
             int(k): t["class_spectra"][i] for i, k in enumerate(t.get("class_index", torch.zeros(0)).tolist())
         }
@@ -107,7 +111,7 @@ def unpack(cls: type[S], bundle: Bundle, directory: Path) -> S:
         )
     except BundleError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError, UBFError) as error:
+    except (LookupError, ArithmeticError, TypeError, ValueError, RuntimeError, UBFError) as error:
         raise BundleError(
             f"{directory} does not describe a synthesizer of this version ({type(error).__name__}: {error}): "
             "save it again with save_pretrained, or install the version that wrote it"
@@ -184,9 +188,9 @@ def _check_config(part: Component) -> None:
         elif isinstance(value, list):
             for inner in value:
                 check(key, inner)
-        elif isinstance(value, int) and "seed" not in key:
+        elif isinstance(value, int | float) and "seed" not in key:
             limit = len(part.state) if _REPEATED.search(key) else values
-            if value > limit:
+            if not value <= limit:  # NaN is refused, too
                 raise ValueError(f"{key} is {value}, more than its weights allow")
 
     check("", part.config)
