@@ -157,5 +157,5 @@ def test_a_cell_gives_the_interval_that_judges_the_gain(monkeypatch: pytest.Monk
 
 def test_every_result_stands_in_the_documentation() -> None:
     docs = FOLDER.parent / "docs"
-    pages = "".join((docs / name).read_text() for name in ("evidence.md", "measured.md"))
+    pages = "".join((docs / name).read_text() for name in ("evidence.md", "measured.md", "reliability.md"))
     assert [p.name for p in sorted(FOLDER.glob("results/*.md")) if f"results/{p.name}" not in pages] == []

@@ -1,0 +1,124 @@
+"""Faults and malformed inputs, tried: how many, and what came of them.
+
+    python benchmarks/reliability.py --preset full
+
+*Malformed inputs*: every line of the tables of `tests/malformed_*.py` (files, bundles, pictures), read as a user would; each
+must be refused with a reason that says what to do, or be read right where nothing is wrong with its values.
+
+*Bundles of chance*: files of a good bundle altered at random and signed again (`tests/fuzz_bundles.py`), 1 or 10 minutes of
+them; each must be refused by an error of the package, or draw a finite image.
+
+*Faults*: the tests whose names speak of kills, interruptions, damage, locks and several processes, run once more.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from common import HERE, Result, arguments
+
+TESTS = HERE.parent / "tests"
+SETTINGS: dict[str, Any] = {
+    "minutes": {"quick": 1, "full": 10}, "first seed": 100_000,
+    "faults": "kill or interrupt or terminated or damaged or two_processes or two_jobs or workers or resumed or chance",
+}  # fmt: skip
+
+
+def main() -> None:
+    """Try, count, write."""
+    args = arguments(__doc__ or "")
+    sys.path.insert(0, str(TESTS))
+    result = Result("reliability", "Faults and malformed inputs", "made files.", args, [0], SETTINGS)
+    malformed(result)
+    chance(result, SETTINGS["minutes"][args.preset])
+    faults(result)
+    result.write()
+
+
+def malformed(result: Result) -> None:
+    """Every malformed input, by kind."""
+    from malformed_bundles import BUNDLES, PICTURES
+    from malformed_files import outcome
+    from malformed_table import CASES
+
+    found: dict[str, Counter[str]] = {}
+    for case in (*CASES, *BUNDLES, *PICTURES):
+        with tempfile.TemporaryDirectory() as folder:
+            kind = str(case).partition(":")[0]
+            found.setdefault(kind, Counter())[outcome(case, Path(folder)).what] += 1
+    rows = [
+        [kind, c.total(), c["refused"], c["read"], c.total() - c["refused"] - c["read"]]
+        for kind, c in sorted(found.items())
+    ]
+    result.table(
+        "Malformed inputs", ["kind", "tried", "refused with a reason", "read right", "anything else"], rows, [0, 0, 0, 0]
+    )  # fmt: skip
+    result.claim(
+        "every malformed input is refused with a reason or read right",
+        all(row[4] == 0 for row in rows), f"{sum(r[1] for r in rows)} inputs",
+    )  # fmt: skip
+
+
+def chance(result: Result, minutes: float) -> None:
+    """Bundles altered at random."""
+    import fuzz_bundles
+
+    counts: Counter[str] = Counter()
+    seed, end = SETTINGS["first seed"], time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                counts[fuzz_bundles.outcome(fuzz_bundles.altered(Path(folder), seed))] += 1
+            except Exception as error:
+                counts[f"{type(error).__name__}"] += 1
+        seed += 1
+    result.table(
+        f"Bundles of chance, {minutes:g} min", ["outcome", "bundles"], [[k, v] for k, v in counts.most_common()], [0]
+    )  # fmt: skip
+    result.claim(
+        "every altered bundle is refused or draws an image", set(counts) <= {"refused", "drew an image"},
+        f"{counts.total()} bundles",
+    )  # fmt: skip
+
+
+def faults(result: Result) -> None:
+    """Tests of faults, by file."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = [
+            "-q",
+            "-m",
+            "not gpu",
+            "-k",
+            SETTINGS["faults"],
+            f"--junitxml={report}",
+            str(TESTS),
+            "-n",
+            "auto",
+        ]
+        subprocess.run([sys.executable, "-m", "pytest", *words], cwd=HERE.parent, stdout=subprocess.DEVNULL)
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    counts: dict[str, Counter[str]] = {}
+    for case in cases:
+        bad = {child.tag for child in case}
+        state = "skipped" if "skipped" in bad else "failed" if bad & {"failure", "error"} else "passed"
+        name = case.get("classname", "").rpartition(".")[2].removeprefix("test_").replace("_", " ")
+        if name != "malformed" or "chance" in case.get("name", ""):  # counted above
+            counts.setdefault(name, Counter())[state] += 1
+    rows = [[name, c["passed"], c["failed"], c["skipped"]] for name, c in sorted(counts.items())]
+    result.table("Faults", ["tests of", "passed", "failed", "skipped"], rows, [0, 0, 0])
+    result.claim(
+        "every fault is survived as its test asks", bool(rows) and not any(row[2] for row in rows),
+        f"{sum(row[1] for row in rows)} tests",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
