@@ -16,7 +16,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -70,20 +69,12 @@ def chance(result: Result, minutes: float) -> None:
     """Bundles altered at random."""
     import fuzz_bundles
 
-    counts: Counter[str] = Counter()
-    seed, end = SETTINGS["first seed"], time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                counts[fuzz_bundles.outcome(fuzz_bundles.altered(Path(folder), seed))] += 1
-            except Exception as error:
-                counts[f"{type(error).__name__}"] += 1
-        seed += 1
+    counts = fuzz_bundles.search(minutes, SETTINGS["first seed"])
     result.table(
         f"Bundles of chance, {minutes:g} min", ["outcome", "bundles"], [[k, v] for k, v in counts.most_common()], [0]
     )  # fmt: skip
     result.claim(
-        "every altered bundle is refused or draws an image", set(counts) <= {"refused", "drew an image"},
+        "every altered bundle is refused or draws an image", set(counts) <= fuzz_bundles.FINE,
         f"{counts.total()} bundles",
     )  # fmt: skip
 
@@ -92,17 +83,7 @@ def faults(result: Result) -> None:
     """Tests of faults, by file."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        words = [
-            "-q",
-            "-m",
-            "not gpu",
-            "-k",
-            SETTINGS["faults"],
-            f"--junitxml={report}",
-            str(TESTS),
-            "-n",
-            "auto",
-        ]
+        words = ["-q", "-n", "auto", "-m", "not gpu", "-k", SETTINGS["faults"], f"--junitxml={report}", str(TESTS)]  # fmt: skip
         subprocess.run([sys.executable, "-m", "pytest", *words], cwd=HERE.parent, stdout=subprocess.DEVNULL)
         cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     counts: dict[str, Counter[str]] = {}

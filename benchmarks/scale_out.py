@@ -191,17 +191,7 @@ def fit(folder: Path, name: str, threads: int) -> dict[str, Any]:
     out, work = folder / f"{name}-bundle", folder / f"{name}-work"
     for old in (out, work):
         shutil.rmtree(old, ignore_errors=True)
-    words = [
-        "fit",
-        "--hsi",
-        str(folder / name),
-        "--rgb",
-        str(pictures),
-        "--out",
-        str(out),
-        "--workdir",
-        str(work),
-    ]
+    words = ["fit", "--hsi", str(folder / name), "--rgb", str(pictures), "--out", str(out), "--workdir", str(work)]  # fmt: skip
     words += ["--accelerator", "cpu", "--threads", str(threads), "--sheet", "false"]
     for key, value in SETTINGS["fit"].items():
         words += [f"--settings.{key}", json.dumps(value) if not isinstance(value, str) else value]

@@ -14,14 +14,10 @@ infrared: among materials of like colour the choice is random, in smooth patches
 
 from __future__ import annotations
 
-import csv
-import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ubf_augment.io import earthlib
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import resample, rgb_bands, sensor
@@ -129,22 +126,9 @@ def library() -> tuple[Tensor, ...]:
     Raises:
         ModuleNotFoundError: if earthlib is not installed.
     """
-    try:
-        package = metadata.distribution("earthlib")
-    except metadata.PackageNotFoundError as e:
-        raise ModuleNotFoundError(
-            "twin takes its spectra from the package earthlib: pip install earthlib"
-        ) from e
-    # The files are read as they are: importing the package would need pandas and spectral.
-    folder = Path(str(package.locate_file("earthlib/data")))
-    header = (folder / "spectra.sli.hdr").read_text()
-    found = re.search(r"^wavelength = \{([^}]*)\}", header, re.M)
-    if found is None:
-        raise ValueError(f"{folder / 'spectra.sli.hdr'} names no wavelengths: install earthlib 1.1")
-    nm = np.array([float(v) for v in found[1].split(",")]) * 1000
-    stored = np.fromfile(folder / "spectra.sli", "<f4").reshape(-1, len(nm))[:, nm < 1200]
-    with (folder / "spectra.csv").open() as f:
-        kind = np.array([row["LEVEL_3"] for row in csv.DictReader(f)])
+    measured = earthlib()
+    nm, kind = measured.wavelengths.numpy(), np.array([name.partition(" ")[0] for name in measured.names])
+    stored = measured.spectra.numpy()[:, nm < 1200]
     nm = nm[nm < 1200]
     whole = (stored.min(1) > 0.004) & (stored.max(1) < 0.95) & (np.abs(np.diff(stored, 2)).max(1) < 0.05)
     r, g, b, n = (stored[:, np.abs(nm - at).argmin()] for at in (660, 560, 490, 850))

@@ -35,6 +35,9 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+FINE = {"refused", "drew an image"}
+
+
 def alter_json(value: Any, rng: random.Random, depth: int = 0) -> Any:
     """The value with one thing in it changed."""
     if isinstance(value, dict) and value and (depth == 0 or rng.random() < 0.7):
@@ -112,8 +115,32 @@ def outcome(root: Path) -> str:
     return "drew an image" if bool(torch.isfinite(x).all()) else "drew what is not finite"
 
 
+def search(minutes: float, seed: int, keep: Path | None = None) -> Counter[str]:
+    """Alter and load for some minutes, and count what it ends in.
+
+    Args:
+        minutes: how long.
+        seed: of the first bundle; the next have the next seeds.
+        keep: where bundles that are findings go, by their seed.
+    """
+    counts: Counter[str] = Counter()
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        with tempfile.TemporaryDirectory() as folder:
+            root = altered(Path(folder), seed)
+            try:
+                counts[outcome(root)] += 1
+            except Exception as error:
+                counts[f"{type(error).__name__}: {str(error)[:80]}"] += 1
+                print(f"seed {seed}: {type(error).__name__}: {error}", file=sys.stderr)
+                if keep is not None:
+                    shutil.copytree(root, keep / str(seed), dirs_exist_ok=True)
+        seed += 1
+    return counts
+
+
 def main() -> int:
-    """Alter and load for some minutes."""
+    """Search, and tell."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -123,21 +150,10 @@ def main() -> int:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    counts: Counter[str] = Counter()
-    seed, end = args.seed, time.monotonic() + 60 * args.minutes
-    while time.monotonic() < end:
-        with tempfile.TemporaryDirectory() as folder:
-            root = altered(Path(folder), seed)
-            try:
-                counts[outcome(root)] += 1
-            except Exception as error:
-                counts[f"{type(error).__name__}: {str(error)[:80]}"] += 1
-                shutil.copytree(root, Path("fuzz-findings") / str(seed), dirs_exist_ok=True)
-                print(f"seed {seed}: {type(error).__name__}: {error}", file=sys.stderr)
-        seed += 1
+    counts = search(args.minutes, args.seed, Path("fuzz-findings"))
     for what, number in counts.most_common():
         print(f"{number:7d}  {what}")
-    return int(any(what not in ("refused", "drew an image") for what in counts))
+    return int(not set(counts) <= FINE)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,12 @@ def test_branches_and_what_is_not_there(hub: Hub, saved: Path, tmp_path: Path) -
     assert "RevisionNotFoundError" in nowhere
 
 
+def test_what_lies_here_has_no_revision(saved: Path) -> None:
+    for name in (saved, str(saved), "aid-chikusei"):
+        with pytest.raises(BundleError, match="has no revision 'v1'"):
+            HSISynthesizer.from_pretrained(name, revision="v1")
+
+
 @pytest.mark.parametrize("name", ["toy", "a/b/c", "../toy", ""])
 def test_names_that_no_repository_can_have(name: str, saved: Path) -> None:
     with pytest.raises(BundleError, match="names no repository of the Hub"):

@@ -322,15 +322,9 @@ def test_fit_without_encoders_learns_it(tmp_path: Path) -> None:
         "num_endmembers": 4, "size": (16, 16), "restarts": 1, "refine_iterations": 10, "unmixing_steps": 0, "generator": "gmm",
         "generator_steps": 2, "residual_rank": 2,
     }  # fmt: skip
-    hsis = [(image, WIDE_NM) for image in x]
-    synth = HSISynthesizer.fit(
-        hsis,
-        pictures,
-        hsi_labels=[names[k] for k in y.tolist()],
-        progress=False,
-        workdir=tmp_path / "work",
-        **options,
-    )
+    hsis, labels = [(image, WIDE_NM) for image in x], [names[k] for k in y.tolist()]
+    options |= {"hsi_labels": labels, "progress": False, "workdir": tmp_path / "work"}
+    synth = HSISynthesizer.fit(hsis, pictures, **options)
     assert isinstance(synth.unmixing, RGBRegression)
     assert synth.regression is None  # its generator makes maps of this sensor
     assert synth.unmixing.config["num_classes"] == 3
@@ -341,14 +335,7 @@ def test_fit_without_encoders_learns_it(tmp_path: Path) -> None:
     torch.testing.assert_close(synth.unmix(x[:2]), fcls(x[:2], synth.endmembers))
     back = HSISynthesizer.from_pretrained(synth.save_pretrained(tmp_path / "bundle"))
     assert torch.equal(back.unmix_rgb(shown, ["field"] * 3), synth.unmix_rgb(shown, ["field"] * 3))
-    again = HSISynthesizer.fit(
-        hsis,
-        pictures,
-        hsi_labels=[names[k] for k in y.tolist()],
-        progress=False,
-        workdir=tmp_path / "work",
-        **options,
-    )
+    again = HSISynthesizer.fit(hsis, pictures, **options)
     assert torch.equal(again.endmembers.spectra, synth.endmembers.spectra)
     nir = synth.adapt(x, wavelengths=WIDE_NM, labels=y.tolist())  # and is a start for other sensors
     assert nir.regression is not None

@@ -16,6 +16,7 @@ from ubf_augment import simplex
 from ubf_augment.errors import MissingLabelError, NoDataError, RadiometryError, ShapeError, WavelengthError
 from ubf_augment.io import HSI
 from ubf_augment.mixing import mix
+from ubf_augment.spectra import Endmembers
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.beginning import initial_endmembers, match_brightness
 from ubf_augment.synthesis.figures import gamut_table, reconstruction, residual_model
@@ -365,6 +366,24 @@ def test_fit_begins_with_given_endmembers() -> None:
         assert torch.equal(synth.endmembers.spectra, want.spectra)
         assert synth.endmembers.names == ("soil", "leaf", "roof", "shade")
         assert synth.card["settings"]["num_endmembers"] == 4
+
+
+def test_work_of_other_inputs_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Encoders of other images are refused; other given endmembers are learned anew, up to the maps, which are refused."""
+    options: dict[str, Any] = SMALL | {"generator": "gmm", "generator_config": {}}
+    HSISynthesizer.fit([hsi(20)], None, workdir=tmp_path / "a", progress=False, **options)
+    (tmp_path / "a" / "maps.npz").unlink()
+    with pytest.raises(ValueError, match=r"belongs to another run.*pixels"):
+        HSISynthesizer.fit([hsi(20, seed=1)], None, workdir=tmp_path / "a", progress=False, **options)
+    brighter = Endmembers(1.3 * materials().spectra, NM, materials().names)
+    fixed = options | {"unmixing_options": {**options.get("unmixing_options", {}), "learn_endmembers": False}}
+    for e in (materials(), brighter):
+        found = HSISynthesizer.fit(
+            [hsi(20)], None, endmembers=e, workdir=tmp_path / "b", progress=False, **fixed
+        )
+        torch.testing.assert_close(found.endmembers.spectra, e.spectra)
+        (tmp_path / "b" / "maps.npz").unlink()
+        (tmp_path / "b" / "generator.pt").unlink(missing_ok=True)
 
 
 def test_residuals_are_those_of_the_path_that_the_generator_learned() -> None:

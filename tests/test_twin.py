@@ -248,6 +248,6 @@ def test_missing_spectra_are_explained(scenes: ModuleType, monkeypatch: pytest.M
     def absent(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(scenes.metadata, "distribution", absent)
+    monkeypatch.setattr(metadata, "distribution", absent)
     with pytest.raises(ModuleNotFoundError, match="pip install earthlib"):
         scenes.library.__wrapped__()

@@ -220,12 +220,17 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
         revision: of a Hub id: branch, tag or commit.
 
     Raises:
-        BundleError: if nothing of that name is found, naming the packaged bundles.
+        BundleError: if nothing of that name is found, naming the packaged bundles; or for a revision of what lies here.
     """
-    if isinstance(name, str) and name in packaged():
-        return packaged_directory() / name
     path = Path(name).expanduser()
-    if path.exists() or _previous(path.absolute()).exists():
+    here = path.exists() or _previous(path.absolute()).exists()
+    if isinstance(name, str) and name in packaged():
+        path, here = packaged_directory() / name, True
+    if here and revision is not None:
+        raise BundleError(
+            f"{path} lies here and has no revision {revision!r}: leave it out, or give a Hub id"
+        )
+    if here:
         return path
     known = f"packaged bundles: {', '.join(packaged()) or 'none'}"
     if isinstance(name, Path) or not is_hub_id(name):

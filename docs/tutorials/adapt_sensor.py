@@ -46,8 +46,9 @@ print(tuple(images.shape), f"reflectance from {float(images.min()):.3f} to {floa
 # %% [markdown]
 # ## 3. Adapt
 #
-# `class_map` says which of your classes is which of the bundle's. It does two things: labelled images give their class endmembers
-# of its own, and the generator knows what to draw when you ask for your class. Classes without counterpart are left out of it.
+# `class_map` says which of your classes is which of the bundle's. It does two things: labelled images teach what the infrared of
+# their class can be, given colour and texture (a sensor that sees none gets endmembers per class instead), and the generator knows
+# what to draw when you ask for your class. Classes without counterpart are left out of it.
 
 # %%
 bundle = HSISynthesizer.from_pretrained("aid-chikusei")
@@ -71,9 +72,8 @@ print(f"{bundle.num_bands} bands → {synth.num_bands} bands in {synth.card['ada
 # %%
 report = synth.card["adaptation"]
 print(f"unmixed from all ten bands            {report['rmse_unmixed_refined']:.4f}")
-print(f"from red, green, blue: these bands    {report['rmse_after_in_old_range']:.4f}")
-print(f"from red, green, blue: all ten bands  {report['rmse_after']:.4f}")
-for name, error in zip(mine.bands, report["rmse_per_band_after"], strict=True):
+print(f"from red, green, blue: all ten bands  {report['rmse_regression']:.4f}")
+for name, error in zip(mine.bands, report["rmse_per_band_regression"], strict=True):
     print(f"  {name:4s} {error:.4f}")
 
 # %% [markdown]
@@ -123,5 +123,5 @@ print(again.num_bands, "bands,", again.card["sensor"])
 #
 # Red, green and blue do not determine the infrared. Scenes from pictures and from the generator carry errors there that are
 # several times those in the visible (*Limits* in [Concepts](../concepts.md)); the strategies `vary`, `fuse` and `edit` start from
-# your own images and do not have them. Labels narrow the infrared down, class by class. If you have many images of your own,
-# `synth.finetune(images, labels, classes=…)` goes further: the generator then learns your classes from them.
+# your own images and do not have them. What colour, texture and class leave open is drawn for every scene anew. If you have many
+# images of your own, `synth.finetune(images, labels, classes=…)` goes further: the generator then learns your classes from them.

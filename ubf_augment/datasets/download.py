@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import tarfile
 import tempfile
 import zlib
@@ -52,10 +53,8 @@ def fetch_folder(url: str, root: Path) -> Path:
         try:
             with gzip.open(archive) as stream:
                 with tarfile.open(fileobj=stream, mode="r|") as content:
-                    content.extractall(aside, filter="data")
-                while stream.read(
-                    1 << 20
-                ):  # tarfile stops at a damaged header; the checksum stands at the end
+                    _unpack(content, Path(aside).resolve())
+                while stream.read(1 << 20):  # a damaged header looks like the end: the checksum tells
                     pass
         except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
             raise HSIReadError(
@@ -65,3 +64,19 @@ def fetch_folder(url: str, root: Path) -> Path:
             raise HSIReadError(f"{archive} holds no folder {folder.name}: {by_hand}")
         (Path(aside) / folder.name).rename(folder)
     return folder
+
+
+def _unpack(content: tarfile.TarFile, folder: Path) -> None:
+    """Write the files of an archive, and nothing else that one can hold, into a folder.
+
+    Raises:
+        tarfile.ReadError: for a link, a device, or a file that would lie elsewhere.
+    """
+    for member in content:
+        target = (folder / member.name).resolve()
+        if not target.is_relative_to(folder) or not (member.isfile() or member.isdir()):
+            raise tarfile.ReadError(f"{member.name} is no file inside it")
+        if (data := content.extractfile(member)) is not None:  # None: a folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                shutil.copyfileobj(data, file)

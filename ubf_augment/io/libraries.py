@@ -95,7 +95,7 @@ def earthlib(kinds: Collection[str] | None = None) -> Endmembers:
         package = metadata.distribution("earthlib")
     except metadata.PackageNotFoundError as error:
         raise ModuleNotFoundError(
-            "the package earthlib with its spectra is not installed: pip install 'ubf_augment[library]'"
+            "the package earthlib with its spectra is not installed: pip install 'ubf_augment[library]', or pip install earthlib"
         ) from error
     folder = Path(str(package.locate_file("earthlib/data")))
     library = read_library(folder / "spectra.sli")

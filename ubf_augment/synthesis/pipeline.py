@@ -28,7 +28,7 @@ from ubf_augment.synthesis.infrared import without_encoders
 from ubf_augment.synthesis.maps import Maps, check_any_map, make_maps
 from ubf_augment.synthesis.pictures import Pictures, PictureSet, Scene, read_pictures, read_scenes
 from ubf_augment.synthesis.stored import Reflectance, SceneImages
-from ubf_augment.training import History, launch, make_fabric, once, together
+from ubf_augment.training import History, digest, launch, make_fabric, once, together
 from ubf_augment.unmixing import LeastSquares, RGBRegression, UnmixingModel
 
 if TYPE_CHECKING:
@@ -139,12 +139,16 @@ def run(
 
     def begin() -> tuple[float, Endmembers]:
         scale = settings.rgb_scale or match_brightness(scenes, nm, pictures, settings.rgb_gamma)
-        return scale, endmembers or initial_endmembers(scenes, nm, pictures, scale, settings)
+        found = (
+            initial_endmembers(scenes, nm, pictures, scale, settings) if endmembers is None else endmembers
+        )
+        return scale, found
 
     scale, first = once(fabric, begin)
     unmixing, history = fit_unmixing(
-        first, scenes, pictures, scale, classes, settings, workdir=workdir, fabric=fabric, progress=progress
-    )
+        first, scenes, pictures, scale, classes, settings, given=endmembers is not None, workdir=workdir, fabric=fabric,
+        progress=progress,
+    )  # fmt: skip
     unmixing.to(fabric.device)
     maps, labels = make_maps(
         unmixing, scenes, pictures, scale, classes, settings, workdir=workdir, fabric=fabric
@@ -229,17 +233,23 @@ def fit_unmixing(
     classes: tuple[str, ...],
     settings: FitSettings,
     *,
+    given: bool = False,
     workdir: Path | None = None,
     fabric: Fabric | None = None,
     progress: bool = True,
 ) -> tuple[UnmixingModel | LeastSquares, History]:
-    """Train both encoders, and the endmembers with them; without steps see ``infrared.without_encoders``."""
+    """Train both encoders, and the endmembers with them; without steps see ``infrared.without_encoders``.
+
+    Endmembers that were ``given`` have a checkpoint of their own: work that began with others is not gone on with. Those that
+    were found follow from the images, by which a checkpoint is known.
+    """
     if settings.unmixing_steps == 0:
         shown = Reflectance(pictures.images, scale, settings.rgb_gamma)
         found = once(
             fabric, lambda: without_encoders(first, scenes, shown, classes=classes, seed=settings.seed)
         )
         return found, History()
+    name = f"unmixing-{digest(first.spectra)}" if given else "unmixing"
     with seeded(settings.seed):
         config: dict[str, Any] = {"num_classes": len(classes) if settings.conditional_rgb else None}
         model = UnmixingModel(first, **(config | dict(settings.unmixing_config)))
@@ -257,7 +267,7 @@ def fit_unmixing(
         seed=settings.seed,
         fabric=fabric,
         progress=progress,
-        checkpoint=None if workdir is None else workdir / "unmixing.pt",
+        checkpoint=None if workdir is None else workdir / f"{name}.pt",
         **settings.unmixing_options,
     )
     return model, history

@@ -14,7 +14,7 @@ from ubf_augment.errors import BandCountError, LabelError, NoDataError, ShapeErr
 from ubf_augment.files import strided
 from ubf_augment.losses import charbonnier, endmember_tv, spectral_angle
 from ubf_augment.mixing import mix
-from ubf_augment.training import History, fit_loop, warmup_cosine
+from ubf_augment.training import History, digest, fit_loop, warmup_cosine
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -108,7 +108,8 @@ def fit_unmixing(
     history = fit_loop(
         objective, torch.optim.Adam(groups, betas=(0.9, 0.99)), loss_fn, steps=steps, num_items=max(steps, batch_size),
         batch_size=batch_size, seed=seed, fabric=fabric, schedule=warmup_cosine(steps, min(50, steps // 10)),
-        checkpoint=checkpoint, progress=progress, description="unmixing",
+        checkpoint=checkpoint, identity={"pixels": digest(pixels), "areas": sum(areas)}, progress=progress,
+        description="unmixing",
     )  # fmt: skip
     model.theta.requires_grad_(True)
     model.to(device).eval()
