@@ -47,8 +47,8 @@ print(tuple(images.shape), f"reflectance from {float(images.min()):.3f} to {floa
 # ## 3. Adapt
 #
 # `class_map` says which of your classes is which of the bundle's. It does two things: labelled images teach what the infrared of
-# their class can be, given colour and texture (a sensor that sees none gets endmembers per class instead), and the generator knows
-# what to draw when you ask for your class. Classes without counterpart are left out of it.
+# their class can be, given colour and texture (a sensor that sees none gets endmembers per class instead), and the generator
+# knows what to draw when you ask for your class. Classes without counterpart are left out of it.
 
 # %%
 bundle = HSISynthesizer.from_pretrained("aid-chikusei")
