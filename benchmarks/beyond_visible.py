@@ -405,7 +405,7 @@ def main() -> None:
     seconds = ", ".join(f"{n} {mean([v['seconds'] for v in f])['centre']:.1f} s" for n, f in found.items())
     result.notes.append(
         f"Adapting with the regression takes {seconds}. Mean ± standard deviation over random splits of the same places, which "
-        "are not independent. Seconds are those of a machine that was busy with other work."
+        "are not independent."
     )
     result.notes.append(
         "Choices were made on these very splits, so the figures are optimistic by that: what the regression is told (texture of "
