@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ubf_augment import HSISynthesizer, fcls, mix
 from ubf_augment.metrics import sad
+from ubf_augment.plotting.parts import finish
 from ubf_augment.seeding import derive_seed
 from ubf_augment.spectra import rgb_bands
 
@@ -220,7 +221,7 @@ def picture(args: Namespace, result: Result, synth: HSISynthesizer, cases: dict[
             -0.06, 0.5, case, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=6
         )
     suffix = "" if args.preset == "full" else "-quick"
-    figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
+    finish(figure, args.out / f"{result.name}{suffix}.png", 110)
     plt.close(figure)
 
 

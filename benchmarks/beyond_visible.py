@@ -32,6 +32,7 @@ from scenes import enmap, eurosat, eurosat_files, truth
 from torch import Tensor
 
 from ubf_augment import HSISynthesizer
+from ubf_augment.plotting.parts import finish
 from ubf_augment.seeding import derive_seed, per_sample
 from ubf_augment.spectra import rgb_bands
 
@@ -347,7 +348,7 @@ def picture(args: Namespace, result: Result, synth: HSISynthesizer, cases: dict[
             axis.legend(fontsize=7, loc="lower center")
         panels(figure, [grid[line, k] for k in range(2, 8)], synth, case)
     suffix = "" if args.preset == "full" else "-quick"
-    figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
+    finish(figure, args.out / f"{result.name}{suffix}.png", 110)
     plt.close(figure)
 
 

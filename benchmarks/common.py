@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ubf_augment.files import replacing
 
 HERE = Path(__file__).resolve().parent
 MEAN, MEDIAN = "mean and standard deviation", "median and interquartile range"
@@ -38,6 +43,7 @@ def arguments(
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where results go")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--fresh", action="store_true", help="forget the journal of an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace the result of another command")
     if extend is not None:
         extend(parser)
     args = parser.parse_args()
@@ -79,6 +85,19 @@ class Result:
     start: float = field(default_factory=time.monotonic)
     journal: Journal | None = None  # then ``seconds`` is the time of all its parts, interruptions excluded
 
+    def __post_init__(self) -> None:
+        if not self.args.overwrite and self.path.is_file():
+            there = json.loads(self.path.read_text())["command"]
+            if _measured(there.split()) != _command().split():
+                raise SystemExit(
+                    f"{self.path} holds what `{there}` found: give --overwrite to replace it, or --out for another folder"
+                )
+
+    @property
+    def path(self) -> Path:
+        """The file that `write` makes. It is replaced when its command is run again, by another one only if asked."""
+        return Path(self.args.out) / (self.name + ("" if self.args.preset == "full" else "-quick") + ".json")
+
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: Sequence[int]
     ) -> None:
@@ -116,12 +135,11 @@ class Result:
         problems = violations(content, json.loads((HERE / "schema.json").read_text()))
         if problems:
             raise ValueError("the result does not fit schema.json:\n" + "\n".join(problems))
-        name = self.name if self.args.preset == "full" else f"{self.name}-quick"
         text = markdown(content)
-        _replace(self.args.out / f"{name}.md", text)
-        _replace(self.args.out / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        _replace(self.path.with_suffix(".md"), text)
+        _replace(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(text)
-        return Path(self.args.out / f"{name}.json")
+        return self.path
 
 
 class Journal:
@@ -131,16 +149,12 @@ class Journal:
     """
 
     def __init__(self, name: str, args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
-        import hashlib
-
         mark = hashlib.sha256(
             json.dumps([settings, args.preset], sort_keys=True, default=str).encode()
         ).hexdigest()
         self.path = HERE.parent / "runs" / "benchmarks" / f"{name}-{mark[:12]}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if args.fresh:
-            import shutil
-
             self.path.unlink(missing_ok=True)
             shutil.rmtree(self.path.with_suffix(""), ignore_errors=True)  # checkpoints
         self.done: dict[str, Any] = {}
@@ -161,17 +175,36 @@ class Journal:
             self.seconds += entry.get("seconds", 0.0)
 
     def run(self, key: str, work: Callable[[], Any]) -> Any:
-        """Give the stored value of ``key``, or do the work and store it."""
-        self._read()
-        if key not in self.done:
-            start = time.monotonic()
-            self.done[key] = work()
-            print(f"{key}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
-            seconds = round(time.monotonic() - start, 1)
-            self.seconds += seconds
-            with self.path.open("a") as f:  # a newline first: the line before may be cut off
-                f.write("\n" + json.dumps({"key": key, "value": self.done[key], "seconds": seconds}) + "\n")
+        """Give the stored value of ``key``, or do the work and store it; if another process is at it, wait for that."""
+        with self._turn(key):
+            self._read()
+            if key not in self.done:
+                start = time.monotonic()
+                self.done[key] = work()
+                seconds = round(time.monotonic() - start, 1)
+                print(f"{key}: {seconds} s", file=sys.stderr, flush=True)
+                self.seconds += seconds
+                entry = {"key": key, "value": self.done[key], "seconds": seconds}
+                with self.path.open("a") as f:  # a newline first: the line before may be cut off
+                    f.write("\n" + json.dumps(entry) + "\n")
         return self.done[key]
+
+    @contextmanager
+    def _turn(self, key: str) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        folder = self.path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{key}: another process is at it, waiting", file=sys.stderr, flush=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def mean(values: Sequence[float]) -> dict[str, Any]:
@@ -214,7 +247,7 @@ def _cpu() -> str:
 
 
 def _command() -> str:
-    words = [w if not Path(w).is_absolute() else Path(w).name for w in sys.argv[1:]]
+    words = [w if not Path(w).is_absolute() else Path(w).name for w in _measured(sys.argv[1:])]
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
@@ -227,11 +260,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _measured(words: Sequence[str]) -> list[str]:
+    """Those that say what is measured."""
+    return [word for word in words if word not in ("--fresh", "--overwrite")]
+
+
 def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(text)
 
 
 def markdown(content: Mapping[str, Any]) -> str:

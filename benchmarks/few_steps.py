@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ubf_augment import HSISynthesizer, metrics, mix
 from ubf_augment.seeding import derive_seed, per_sample
+from ubf_augment.training.loop import save_atomic
 
 SETTINGS: dict[str, Any] = {
     "per class": {"quick": 5, "full": 17}, "chunk": 30, "evaluations": [1, 2, 3, 4, 5, 8, 10, 20], "guided": [3, 8, 20],
@@ -143,7 +144,7 @@ def features(title: str, way: Way, labels: Tensor, journal: Journal) -> tuple[Te
             found = network()(
                 mix(a, synth.endmembers), synth.wavelengths, scale=synth.rgb_scale, gamma=synth.rgb_gamma
             )
-            torch.save(found, path)
+            save_atomic(found, path)
             return spent / len(part)
 
         seconds.append(journal.run(f"{title}/{start}", work))

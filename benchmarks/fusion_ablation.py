@@ -40,6 +40,7 @@ from torch import Tensor
 
 from ubf_augment import metrics, mix
 from ubf_augment.seeding import derive_seed
+from ubf_augment.training.loop import save_atomic
 
 SETTINGS: dict[str, Any] = SHARED | {
     "network": CODED,
@@ -149,7 +150,7 @@ def measure(
     kinds = sorted(set(sources.unseen_labels))
     names = [kinds[i % len(kinds)] for i in range(count)]
     scenes = draw(names, derive_seed(seed, 1))
-    torch.save(draw(sources.unseen_labels, derive_seed(seed, 3)).half(), folder / "scenes.pt")
+    save_atomic(draw(sources.unseen_labels, derive_seed(seed, 3)).half(), folder / "scenes.pt")
     out = {row: {"train_seconds": seconds} | figures_of(judge, data, scenes)}
     if row == FUSED:
         names = [data.classes[i % len(data.classes)] for i in range(count)]

@@ -11,6 +11,8 @@ from paired import Paired, compare
 from protocols import Protocol
 from rows import AUTOMATIC, BASELINE
 
+from ubf_augment.plotting.parts import finish
+
 Runs = Mapping[str, list[dict[str, Any]]]
 
 
@@ -124,6 +126,6 @@ def figure(content: Mapping[str, Any], protocol: Protocol, folder: Path) -> Path
         fontsize=9,
     )  # fmt: skip
     path = folder / f"{content['name']}{suffix}.png"
-    fig.savefig(path, dpi=110)
+    finish(fig, path, 110)
     plt.close(fig)
     return path

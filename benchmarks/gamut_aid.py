@@ -19,6 +19,7 @@ from scenes import aid
 from torch import Tensor
 
 from ubf_augment import HSISynthesizer
+from ubf_augment.plotting.parts import finish
 from ubf_augment.radiometry import to_display, to_reflectance
 from ubf_augment.spectra import rgb_bands
 from ubf_augment.unmixing import gamut_report, reproduction
@@ -99,7 +100,7 @@ def picture(args: Namespace, result: Result, pairs: list[tuple[str, Tensor, Tens
         axes[2 * line][column].set_title(kind, fontsize=7)
         axes[2 * line + 1][column].set_title("decoded", fontsize=6)
     suffix = "" if args.preset == "full" else "-quick"
-    figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
+    finish(figure, args.out / f"{result.name}{suffix}.png", 110)
     plt.close(figure)
 
 

@@ -46,6 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ubf_augment import get_generator, metrics, mix
 from ubf_augment.baselines import MSTPlusPlus
 from ubf_augment.seeding import derive_seed
+from ubf_augment.training.loop import save_atomic
 
 SETTINGS: dict[str, Any] = {
     "endmembers": 5, "seeds": {"quick": 1, "full": 3}, "size": {"quick": 32, "full": 64},
@@ -196,7 +197,7 @@ class Run:
     def judged(self, draw: Callable[[Sequence[str], int], Tensor]) -> dict[str, Any]:
         """All figures of quality."""
         found, scenes = self.judge.both(draw, self.seed)
-        torch.save(scenes.half(), self.folder / "scenes.pt")
+        save_atomic(scenes.half(), self.folder / "scenes.pt")
         return found | checks(self.sources, self.data, self.judge, scenes)
 
     def mst(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ubf_augment import HSISynthesizer, metrics, mix
 from ubf_augment.datasets.indian_pines import IndianPines, load_scene
+from ubf_augment.plotting.parts import finish
 from ubf_augment.radiometry import to_display, to_reflectance
 from ubf_augment.seeding import per_sample
 from ubf_augment.spectra import rgb_bands
@@ -167,7 +168,7 @@ def show(
         top.set_title(f"{kind}\n{distance:.4f}", fontsize=7)
         bottom.set_title("nearest training scene", fontsize=6)
     suffix = "" if args.preset == "full" else "-quick"
-    figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
+    finish(figure, args.out / f"{result.name}{suffix}.png", 110)
     plt.close(figure)
 
 

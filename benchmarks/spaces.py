@@ -24,6 +24,7 @@ from ubf_augment.baselines import CubeDiffusion, SpectralAutoencoder
 from ubf_augment.radiometry import to_reflectance
 from ubf_augment.seeding import per_sample
 from ubf_augment.spectra import rgb_bands
+from ubf_augment.training.loop import save_atomic
 
 Space = tuple[str, int]  # kind and dimension; 0: as many as there are bands
 Draw = Callable[[Sequence[str], int], Tensor]
@@ -146,7 +147,7 @@ def measure(
         ).seconds  # fmt: skip
         draw = free_drawer(free, classes, decode)
     judged, scenes = judge.both(draw, seed)
-    torch.save(scenes.half(), folder / "scenes.pt")
+    save_atomic(scenes.half(), folder / "scenes.pt")
     figures = {"channels": channels, "train_seconds": seconds, **judged}
     return figures if reconstruct is None else figures | reconstruction(sources.unseen, reconstruct)
 

@@ -17,6 +17,7 @@ from scenes import eurosat
 from torch import Tensor
 
 from ubf_augment import HSISynthesizer, UBFAugment
+from ubf_augment.plotting.parts import finish
 from ubf_augment.report import Display
 
 SHOWN = ("Forest", "River", "AnnualCrop", "Residential", "Industrial")
@@ -81,7 +82,7 @@ def draw(columns: dict[str, Tensor], nm: Tensor, path: str) -> None:
         if row < rows - 1:
             spectra.set_xticklabels([])
     axes[-1][-1].set_xlabel("wavelength in nm", fontsize=8)
-    fig.savefig(path, dpi=100)
+    finish(fig, path, 100)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from ubf_augment import Endmembers, UnmixingModel, get_generator, metrics, mix
 from ubf_augment.generators import AbundanceGenerator
+from ubf_augment.plotting.parts import finish
 from ubf_augment.seeding import derive_seed, per_sample
 from ubf_augment.synthesis import pipeline
 from ubf_augment.synthesis.pictures import read_pictures, read_scenes
@@ -300,7 +301,7 @@ def contact_sheet(
                 axis.set_ylabel(label, fontsize=7)
             if line is axes[0]:
                 axis.set_title(names[i], fontsize=7)
-    figure.savefig(path, dpi=130)
+    finish(figure, path, 130)
     plt.close(figure)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from common import Result
 
+from ubf_augment.plotting.parts import finish
+
 _GOALS = {"Pool": 1.1, "Live": 2.0}
 
 
@@ -20,7 +22,7 @@ def draw(result: Result, json: Path) -> Path:
     _steps(middle, [t for t in result.tables if t["title"].startswith("Milliseconds")])
     _decoding(right, [t for t in result.tables if t["title"].startswith("Decoding")])
     path = json.with_suffix(".png")
-    figure.savefig(path, dpi=100)
+    finish(figure, path, 100)
     return path
 
 

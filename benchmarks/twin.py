@@ -31,6 +31,7 @@ from ubf_augment.classification import LabelledImages
 from ubf_augment.datasets import AID
 from ubf_augment.datasets.splits import portions, shuffled
 from ubf_augment.errors import LabelError
+from ubf_augment.plotting.parts import finish
 from ubf_augment.radiometry import to_display
 from ubf_augment.seeding import derive_seed
 
@@ -178,7 +179,7 @@ def main() -> None:
         line[9].set_ylim(0, 0.6)
         line[9].tick_params(labelsize=6)
     args.out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out / "twin.png", dpi=100)
+    finish(figure, args.out / "twin.png", 100)
     plt.close(figure)
 
 

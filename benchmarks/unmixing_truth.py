@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ubf_augment import Endmembers, UnmixingModel, fcls, mix
 from ubf_augment.metrics import endmember_angles
+from ubf_augment.plotting.parts import finish
 from ubf_augment.unmixing import refine, scale_materials, vca, with_shade
 
 SCENES = ("Jasper", "Samson", "MUUFL")
@@ -204,7 +205,7 @@ def picture(args: Namespace, journal: Journal, result: Result) -> None:
             -0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8
         )
     suffix = "" if args.preset == "full" else "-quick"
-    figure.savefig(args.out / f"{result.name}{suffix}.png", dpi=110)
+    finish(figure, args.out / f"{result.name}{suffix}.png", 110)
     plt.close(figure)
 
 

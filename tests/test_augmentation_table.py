@@ -352,7 +352,7 @@ def run(
         words = [
             "--dataset", "folder", "--root", str(made), "--data", str(made), "--models", "test_resnet", "--rows",
             *rows.split(), "--steps", "2", "--size", "32", "--seeds", "2", "--accelerator", "cpu", "--out",
-            str(home / "out"), *more,
+            str(home / "out"), "--overwrite", *more,
         ]  # fmt: skip
         monkeypatch.setattr(sys, "argv", ["benchmarks/augmentation_table.py", *words])
         monkeypatch.setitem(table.SETTINGS, "pretraining steps", {"quick": 3, "full": 3})

@@ -550,7 +550,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert np.abs(values - expected[0].numpy())[valid].max() < 1e-5
     assert main(words) == 2
     assert (
-        "a-abundances.tif is there already: give overwrite=true, or another file (on the command line: --overwrite)"
+        "a-abundances.tif is there already: give overwrite=true, or another out=… (on the command line: --overwrite, --out)"
         in (capsys.readouterr().err)
     )
     for option, says in (

@@ -76,7 +76,7 @@ class Bundle:
     readme: str = ""
 
 
-def write(bundle: Bundle, directory: str | Path, *, dtype: str = "float32") -> Path:
+def write(bundle: Bundle, directory: str | Path, *, dtype: str = "float32", overwrite: bool = True) -> Path:
     """Write a bundle into ``directory``, replacing a bundle that stands there.
 
     Everything is written and flushed beside the target and renamed into place at the end: whenever the
@@ -87,40 +87,61 @@ def write(bundle: Bundle, directory: str | Path, *, dtype: str = "float32") -> P
         directory: target; it must not exist, be empty, or hold a bundle.
         dtype: storage of the networks' weights: "float32", "float16" or "bfloat16". Buffers and spectra keep
             their type.
+        overwrite: replace a bundle that stands there.
 
     Returns:
         The directory.
 
     Raises:
         BundleError: if the target holds something else, or a weight does not fit into ``dtype``.
+        FileExistsError: if a bundle stands there that is not to be replaced.
+        OSError: that names the target, if it cannot be written (no space, no permission).
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
-    target = check_target(directory)
-    _recover(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    target = check_target(directory, overwrite=overwrite)
     try:
-        _write_files(bundle, draft, _DTYPES[dtype])
-        draft.chmod(0o755)
-        _replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        _recover(target)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+        try:
+            _write_files(bundle, draft, _DTYPES[dtype])
+            draft.chmod(0o755)
+            _replace(draft, target, overwrite)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+    except OSError as error:
+        if error.errno is None:  # with a message of its own
+            raise
+        raise type(error)(f"cannot write {target}: {error.strerror}") from error
     return target
 
 
-def check_target(directory: str | Path) -> Path:
-    """The absolute path of a directory that `write` may fill; to be asked before a long training.
+def check_target(directory: str | Path, *, overwrite: bool = True) -> Path:
+    """The absolute path of a directory that `write` may fill, whose parent is made; to be asked before a long training.
+
+    Args:
+        directory: it must not exist, be empty, or hold a bundle.
+        overwrite: whether that bundle may be replaced.
 
     Raises:
         BundleError: if it exists, is not empty, and holds no bundle.
+        FileExistsError: if it holds a bundle that is not to be replaced.
+        OSError: if nothing can be written there.
     """
     target = Path(directory).absolute()
     if target.exists() and not (
         target.is_dir() and ((target / INDEX).is_file() or not any(target.iterdir()))
     ):
         raise BundleError(f"{target} exists and is not a bundle: choose another directory")
+    if not overwrite and _here(target):
+        raise FileExistsError(f"{target} is there already: give overwrite=true, or another out=…")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot write {target}: {error.strerror}") from error
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"cannot write {target}: {target.parent} is read-only for you")
     return target
 
 
@@ -294,17 +315,27 @@ def _store(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return stored
 
 
-def _replace(draft: Path, target: Path) -> None:
+def _replace(draft: Path, target: Path, overwrite: bool) -> None:
     """Swap by renames; between them `_present` and `_recover` know where the old bundle is."""
     previous = _previous(target)
-    if target.exists():
+    if overwrite and target.exists():
         os.rename(target, previous)
-    os.rename(draft, target)
+    try:
+        os.rename(draft, target)
+    except OSError as error:
+        if target.exists():  # not when this save began
+            raise FileExistsError(f"{target} is there already: another process wrote it") from error
+        raise
     shutil.rmtree(previous, ignore_errors=True)
 
 
 def _previous(target: Path) -> Path:
     return target.parent / f".{target.name}.previous"
+
+
+def _here(target: Path) -> bool:
+    """Whether there is a bundle that `read` would give."""
+    return (target / INDEX).is_file() or (_previous(target) / INDEX).is_file()
 
 
 def _present(target: Path) -> Path:

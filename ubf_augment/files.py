@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and tensors in files, read a few rows at a time."""
+"""Files that are whole or not there, folders for one job at a time, and tensors in files, read a few rows at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from ubf_augment.errors import UBFError
 
 _DTYPES = {torch.uint8: np.uint8, torch.int64: np.int64, torch.float16: np.float16, torch.float32: np.float32}
 
@@ -50,6 +52,59 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
         raise type(error)(f"cannot write {path}: {error.strerror}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Verify that a result may be written.
+
+    Raises:
+        FileExistsError: if it is there already and is not to be replaced.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is there already: give overwrite=true, or another out=…")
+
+
+LOCK = ".lock"
+"""Name of the file in a folder by which `locked` keeps others out."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other jobs out of a folder, which is made; the lock dies with the process.
+
+    On a file system without locks nothing is kept out.
+
+    Raises:
+        UBFError: if another process holds the lock.
+        OSError: if the folder cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with locked(Path(folder)):
+    ...         with locked(Path(folder)):
+    ...             pass
+    Traceback (most recent call last):
+    ...
+    ubf_augment.errors.UBFError: another process is at work in ...: wait for it, or give another folder
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UBFError(
+            f"another process is at work in {folder}: wait for it, or give another folder"
+        ) from error
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        raise type(error)(f"cannot write into {folder}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class OnDisk:

@@ -36,6 +36,7 @@ def run(
     sensor: str = "",
     regression: bool | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float16",
+    overwrite: bool = False,
     sheet: bool = True,
 ) -> None:
     """Bring a bundle to a new sensor, in seconds: new endmembers and residuals, the same generator.
@@ -57,9 +58,10 @@ def run(
         sensor: name for the model card.
         regression: learn what red, green and blue leave open, and draw it; by default where the sensor sees beyond 750 nm.
         dtype: how weights are stored.
+        overwrite: replace a bundle that is there.
         sheet: write adaptation.png, images beside their reconstruction.
     """
-    check_target(out)
+    check_target(out, overwrite=overwrite)
     synth = HSISynthesizer.from_pretrained(bundle)
     if wavelengths is not None:
         if read.wavelengths is not None:
@@ -73,7 +75,7 @@ def run(
         data, wavelengths=nm, rgb_bands=rgb_bands, fwhm=fwhm, class_map=class_map, rgb_scale=rgb_scale, rank=rank,
         ridge=ridge, max_pixels=max_pixels, seed=seed, sensor=sensor, regression=regression,
     )  # fmt: skip
-    new.save_pretrained(out, dtype=dtype)
+    new.save_pretrained(out, dtype=dtype, overwrite=overwrite)
     if sheet:
         _draw(new, data, out)
     found = new.card["adaptation"]

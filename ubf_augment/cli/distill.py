@@ -31,6 +31,7 @@ def run(
     threads: int | None = None,
     seed: int = 0,
     dtype: Literal["float32", "float16", "bfloat16"] = "float16",
+    overwrite: bool = False,
     sheet: bool = True,
 ) -> None:
     """Teach a copy of a bundle to draw the same scenes with few evaluations of its network. No training data are needed.
@@ -53,18 +54,20 @@ def run(
         threads: CPU threads; torch's choice by default.
         seed: of everything.
         dtype: how weights are stored.
+        overwrite: replace a bundle that is there.
         sheet: write samples.png beside the model card.
     """
-    from ubf_augment.training import launch, make_fabric, once, share
+    from ubf_augment.training import alone, launch, make_fabric, once, share
 
-    check_target(out)
+    check_target(out, overwrite=overwrite)
     fabric = launch(make_fabric(accelerator=accelerator, devices=devices, precision=precision), threads)
     work = out.with_name(f"{out.name}.work") if workdir is None else workdir
-    fast = HSISynthesizer.from_pretrained(bundle).distill(
-        evaluations, guidance=guidance, scenes=scenes, steps=steps, batch_size=batch_size, lr=lr, seed=seed,
-        checkpoint=work / "distillation.pt", fabric=fabric,
-    )  # fmt: skip
-    once(fabric, lambda: fast.save_pretrained(out, dtype=dtype))
+    with alone(fabric, work):
+        fast = HSISynthesizer.from_pretrained(bundle).distill(
+            evaluations, guidance=guidance, scenes=scenes, steps=steps, batch_size=batch_size, lr=lr, seed=seed,
+            checkpoint=work / "distillation.pt", fabric=fabric,
+        )  # fmt: skip
+    once(fabric, lambda: fast.save_pretrained(out, dtype=dtype, overwrite=overwrite))
     if share(fabric)[0]:
         return
     if sheet:

@@ -33,6 +33,7 @@ def run(
     threads: int | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float16",
     card: dict[str, Any] | None = None,
+    overwrite: bool = False,
     sheet: bool = True,
 ) -> None:
     """Train a synthesizer: unmixing, RGB pictures into the same abundance space, a generator of both.
@@ -59,11 +60,12 @@ def run(
         threads: CPU threads of each process; by default all cores, shared by the processes of a machine.
         dtype: how weights are stored.
         card: facts for the model card, such as data and licence.
+        overwrite: replace a bundle that is there.
         sheet: write samples.png beside the model card.
     """
     from ubf_augment.training import launch, make_fabric, once, share
 
-    check_target(out)
+    check_target(out, overwrite=overwrite)
     images, labels = gather_scenes(hsi, read, hsi_limit)
     pictures = None if rgb is None else gather_pictures(rgb, split_names(rgb_classes), rgb_per_class)
     fabric = make_fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
@@ -75,7 +77,7 @@ def run(
     synth = HSISynthesizer.fit(
         images, pictures, settings, hsi_labels=labels, workdir=work, fabric=fabric, card=card
     )
-    once(fabric, lambda: synth.save_pretrained(out, dtype=dtype))
+    once(fabric, lambda: synth.save_pretrained(out, dtype=dtype, overwrite=overwrite))
     if first:
         if sheet:
             from ubf_augment.report import sample_sheet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ubf_augment.classification import Recipe
 from ubf_augment.cli.inputs import ReadOptions, read_images
 from ubf_augment.cli.output import say
 from ubf_augment.errors import ShapeError
-from ubf_augment.files import replacing
+from ubf_augment.files import refuse_existing, replacing
 from ubf_augment.pretraining import pretrain
 from ubf_augment.synthesis import HSISynthesizer
 
@@ -34,7 +35,7 @@ def run(
     endmember_std: float = 0.1,
     illumination_std: float = 0.2,
     brightness_std: float = 0.2,
-    checkpoint: Path | None = None,
+    workdir: Path | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     precision: str = "32-true",
@@ -44,8 +45,8 @@ def run(
 ) -> None:
     """Train a network to read abundances from images of your sensor, without labels, and write its weights.
 
-    Give all images that you have, test images aside. Interrupted by Ctrl-C or kill, the same command goes on from its
-    checkpoint. The weights, without those of the last layer, go into a timm network of the same name and number of bands
+    Give all images that you have, test images aside. Interrupted by Ctrl-C or kill, the same command goes on from the work
+    directory. The weights, without those of the last layer, go into a timm network of the same name and number of bands
     by network.load_state_dict(safetensors.torch.load_file(out), strict=False). The network saw images standardised by
     the mean and std in the file's metadata.
 
@@ -59,7 +60,7 @@ def run(
         endmember_std: deviation of the log-gain of an endmember.
         illumination_std: deviation of the log-gain of an image, smooth along the wavelength.
         brightness_std: deviation of the log-gain of an image, the same in all bands.
-        checkpoint: file to go on from; <out>.resume by default, removed at the end.
+        workdir: checkpoint; <out>.work by default, removed at the end.
         accelerator: auto, cpu, cuda, mps.
         devices: number of devices.
         precision: 32-true, bf16-mixed, 16-mixed.
@@ -67,14 +68,13 @@ def run(
         seed: of everything.
         overwrite: replace weights that are there.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    from ubf_augment.training import launch, make_fabric, share
+    from ubf_augment.training import alone, launch, make_fabric, share
 
     if out.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got out={out}")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already: give overwrite=true, or another file")
+    refuse_existing(out, overwrite)
     synth = HSISynthesizer.from_pretrained(bundle)
     data, nm, _ = read_images(images, read)
     if len(nm) != synth.num_bands or float((nm - synth.wavelengths).abs().max()) > 0.5:
@@ -86,22 +86,24 @@ def run(
     x = stack([item["image"] if isinstance(item, dict) else item for item in items], tile)
     say(f"{len(x)} images of {x.shape[2]}×{x.shape[3]} pixels, {x.shape[1]} bands")
     fabric = launch(make_fabric(accelerator=accelerator, devices=devices, precision=precision), threads)
-    resume = out.with_name(f"{out.name}.resume") if checkpoint is None else checkpoint
-    done = pretrain(
-        synth, x, recipe, endmember_std=endmember_std, illumination_std=illumination_std, brightness_std=brightness_std,
-        checkpoint=resume, seed=seed, fabric=fabric,
-    )  # fmt: skip
+    work = out.with_name(f"{out.name}.work") if workdir is None else workdir
+    with alone(fabric, work):
+        done = pretrain(
+            synth, x, recipe, endmember_std=endmember_std, illumination_std=illumination_std,
+            brightness_std=brightness_std, checkpoint=work / "pretraining.pt", seed=seed, fabric=fabric,
+        )  # fmt: skip
     if share(fabric)[0]:
         return
+    refuse_existing(out, overwrite)  # once more: another process may have been quicker
     facts = {
         "model": recipe.model, "bands": str(len(nm)), "wavelengths": json.dumps(synth.wavelengths.tolist()),
         "steps": str(recipe.steps), "mean": json.dumps(done.mean.flatten().tolist()),
         "std": json.dumps(done.std.flatten().tolist()),
     }  # fmt: skip
     with replacing(out) as aside:
-        save_file(done.backbone(), aside, facts)
-    if checkpoint is None:
-        resume.unlink(missing_ok=True)
+        aside.write_bytes(save(done.backbone(), facts))
+    if workdir is None:
+        shutil.rmtree(work, ignore_errors=True)
     say(f"weights of {recipe.model} in {out}")
 
 

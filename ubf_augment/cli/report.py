@@ -13,6 +13,7 @@ from ubf_augment.cli.device import find_device
 from ubf_augment.cli.inputs import ReadOptions, read_images, split_names
 from ubf_augment.cli.output import command, say
 from ubf_augment.export.job import MANIFEST
+from ubf_augment.files import locked, refuse_existing
 
 POSITIONAL: dict[str, dict[str, Any]] = {
     "what": {
@@ -37,6 +38,7 @@ def run(
     rgb_bands: tuple[int, int, int] | None = None,
     megabytes: float = 6.0,
     title: str = "",
+    overwrite: bool = False,
     device: str = "auto",
     read: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
 ) -> None:
@@ -58,11 +60,13 @@ def run(
         rgb_bands: 0-based bands of red, green and blue; by wavelength if not given.
         megabytes: size that the page should not exceed; only every 2nd, 3rd, … pixel then carries its spectrum.
         title: heading.
+        overwrite: replace a page that is there.
         device: auto, cpu, cuda, cuda:1, mps.
         read: how real images are read.
     """
     from ubf_augment.report import write_report
 
+    refuse_existing(out / "index.html", overwrite)
     bundle, folder = (None, Path(what)) if _is_folder_of_images(what) else (what, real)
     if bundle is None and real is not None:
         raise ValueError(f"{what} is no bundle: give one, and the images as --real {what}")
@@ -71,12 +75,14 @@ def run(
         _check_real(folder)
         images, nm, _ = read_images(folder, read)
         say(f"{len(images)} real images, {len(nm)} bands, {nm[0]:g}–{nm[-1]:g} nm")
-    page = write_report(
-        bundle, out, real=images, wavelengths=nm, class_map=class_map, rgb_bands=rgb_bands,
-        classes=split_names(classes), per_class=per_class, evaluate=evaluate, seed=seed, residual=residual,
-        megabytes=megabytes, title=title, device=find_device(device), real_name="" if folder is None else str(folder),
-        command=shlex.join(command), progress=sys.stderr.isatty(), options=options,
-    )  # fmt: skip
+    with locked(out):
+        refuse_existing(out / "index.html", overwrite)  # once more: another process may have been quicker
+        page = write_report(
+            bundle, out, real=images, wavelengths=nm, class_map=class_map, rgb_bands=rgb_bands,
+            classes=split_names(classes), per_class=per_class, evaluate=evaluate, seed=seed, residual=residual,
+            megabytes=megabytes, title=title, device=find_device(device), real_name="" if folder is None else str(folder),
+            command=shlex.join(command), progress=sys.stderr.isatty(), options=options,
+        )  # fmt: skip
     say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
 

@@ -19,6 +19,7 @@ import torch
 
 from ubf_augment.classification import decide
 from ubf_augment.demo.training import CANDIDATES, DemoSettings, load_split, train_once, validation_score
+from ubf_augment.files import locked, replacing
 from ubf_augment.synthesis import HSISynthesizer
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 _BUNDLE = "indian-pines"
 
 
-def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str, Any]:
+def run_demo(
+    out: str | Path, settings: DemoSettings | None = None, *, overwrite: bool = False
+) -> dict[str, Any]:
     """Draw samples, train with and without augmentation, print and write what was found.
 
     The strategy is chosen on the validation blocks, over all seeds; the test blocks are only used for the
@@ -40,19 +43,31 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
     Args:
         out: directory for ``table.md``, ``results.json``, ``samples.png``, ``augmentation.png``, ``runs.json``.
         settings: `DemoSettings`.
+        overwrite: replace results of other settings; those of the same are made anew where the package changed.
 
     Returns:
         What is written to ``results.json``.
 
     Raises:
+        FileExistsError: if there are results of other settings.
+        UBFError: if another process is at work there.
         BundleError: if a bundle is not packaged.
         ModuleNotFoundError: if ``tensorly``, which holds Indian Pines, is not installed.
     """
+    settings, out = settings or DemoSettings(), Path(out)
+    with locked(out):
+        if not overwrite and _asked(out / "results.json") not in (None, _plain(settings)):
+            raise FileExistsError(
+                f"{out} holds a demo of other settings: give overwrite=true, or another out"
+            )
+        return _run(out, settings)
+
+
+def _run(out: Path, settings: DemoSettings) -> dict[str, Any]:
     from rich.console import Console
 
-    settings, out, start = settings or DemoSettings(), Path(out), time.monotonic()
+    asked, start = settings, time.monotonic()
     console = Console() if sys.stdout.isatty() else Console(width=110)
-    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or _cores())))
     console.print(f"[bold]1. Class-conditional samples[/bold] of the bundle {settings.scenes}")
     pictures = [draw_samples(settings, out / "samples.png")]
@@ -83,7 +98,8 @@ def run_demo(out: str | Path, settings: DemoSettings | None = None) -> dict[str,
     scores = {name: [validation_score(run) for run in found] for name, found in grid.items()}
     automatic = decide(scores, max(("none", "affine"), key=lambda name: validation[name]["score"]))
     results = {
-        "settings": asdict(settings), "threads": torch.get_num_threads(), "seconds": round(time.monotonic() - start, 1),
+        "settings": asdict(settings), "asked": _plain(asked),
+        "threads": torch.get_num_threads(), "seconds": round(time.monotonic() - start, 1),
         "environment": _environment(), "split": {"fold": settings.fold, **sizes},
         "bundles": [settings.scenes, _BUNDLE], "chosen": best, "chosen_options": CANDIDATES[best],
         "validation": validation,
@@ -147,6 +163,16 @@ def plan(settings: DemoSettings, synth: HSISynthesizer, journal: Path) -> tuple[
     elif seconds * steps > 60 * settings.minutes:
         steps = max(20, int(60 * settings.minutes / seconds))
     return replace(settings, steps=steps), seconds * steps
+
+
+def _plain(settings: DemoSettings) -> Any:
+    """Settings as JSON gives them back."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+def _asked(path: Path) -> Any:
+    """The settings that a demo was called with, before its steps were fitted to the machine; None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")).get("asked") if path.is_file() else None
 
 
 def _validation(found: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -340,6 +366,5 @@ def _cores() -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from ubf_augment.errors import OtherProcessError, UBFError
 from ubf_augment.export.plan import Plan
 from ubf_augment.export.writers import Writer
-from ubf_augment.files import replacing
+from ubf_augment.files import locked, replacing
 from ubf_augment.synthesis import HSISynthesizer
 from ubf_augment.synthesis.storage import fingerprint
 from ubf_augment.training import once, share, together
@@ -130,34 +129,3 @@ class SampleExport:
     def _store(self, content: dict[str, Any]) -> None:
         with replacing(self.out / MANIFEST) as aside:
             aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other jobs out of a folder, which is made; the lock dies with the process.
-
-    On a file system without locks nothing is kept out. Two jobs of the same settings then do the work twice, to the same
-    bytes.
-
-    Raises:
-        UBFError: if another process holds the lock.
-        OSError: if the folder cannot be written.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UBFError(
-            f"another process is writing into {folder}: wait for it, or give another --out"
-        ) from error
-    except NotImplementedError:
-        pass
-    except OSError as error:
-        raise type(error)(f"cannot write into {folder}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ubf_augment.errors import BundleError
+from ubf_augment.files import replacing
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -23,14 +24,16 @@ def write_network(directory: Path | str, module: nn.Module, name: str, config: M
         name: tells the reader what it is.
         config: the constructor's arguments, JSON-able.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     described = json.dumps({"name": name, "config": dict(config)}, indent=2)
-    (directory / "config.json").write_text(described + "\n", encoding="utf-8")
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    save_file(state, directory / "model.safetensors")
+    with replacing(directory / "model.safetensors") as aside:
+        aside.write_bytes(save(state))
+    with replacing(directory / "config.json") as aside:
+        aside.write_text(described + "\n", encoding="utf-8")
     return directory
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ubf_augment.files import replacing
 from ubf_augment.spectra import Endmembers
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
 def finish(figure: Figure, path: PathLike | None, dpi: int) -> Figure:
     """Write the figure, if a path is given."""
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=dpi)
+        with replacing(Path(path), sync=False) as aside:
+            figure.savefig(aside, dpi=dpi, format=Path(path).suffix[1:] or "png")
     return figure
 
 

@@ -111,24 +111,21 @@ class HSISynthesizer(Sampler):
         Raises:
             WavelengthError, NoDataError, RadiometryError, ShapeError: for images that do not fit.
             ValueError: if ``workdir`` holds the work of other settings.
+            UBFError: if another process is at work in ``workdir``.
         """
         from dataclasses import replace
 
         from ubf_augment.synthesis.pipeline import FitSettings, run
+        from ubf_augment.training import alone, launch, make_fabric
 
         chosen = replace(settings or FitSettings(), **changes)
-        return run(
-            cls,
-            hsis,
-            rgb,
-            chosen,
-            hsi_labels=hsi_labels,
-            endmembers=endmembers,
-            workdir=None if workdir is None else Path(workdir),
-            fabric=fabric,
-            progress=progress,
-            card=card,
-        )
+        fabric = launch(make_fabric() if fabric is None else fabric)
+        work = None if workdir is None else Path(workdir)
+        with alone(fabric, work):
+            return run(
+                cls, hsis, rgb, chosen, hsi_labels=hsi_labels, endmembers=endmembers, workdir=work, fabric=fabric,
+                progress=progress, card=card,
+            )  # fmt: skip
 
     def adapt(
         self,
@@ -269,19 +266,25 @@ class HSISynthesizer(Sampler):
 
         return distill(self, evaluations, options)
 
-    def save_pretrained(self, directory: str | Path, *, dtype: str = "float32") -> Path:
+    def save_pretrained(
+        self, directory: str | Path, *, dtype: str = "float32", overwrite: bool = True
+    ) -> Path:
         """Write a bundle (JSON and safetensors, see `bundle`); one that stands there is replaced in one move.
 
         Args:
             directory: target; its name is the bundle's.
             dtype: storage of the networks' weights; "float16" halves the size. They are loaded as float32.
+            overwrite: replace a bundle that stands there.
 
         Raises:
             BundleError: if the directory holds something else, or the generator is not registered by a name.
+            FileExistsError: if a bundle stands there that is not to be replaced.
+            OSError: if it cannot be written.
         """
         from ubf_augment.synthesis.storage import pack
 
-        return bundle.write(pack(self, Path(directory).absolute().name), directory, dtype=dtype)
+        packed = pack(self, Path(directory).absolute().name)
+        return bundle.write(packed, directory, dtype=dtype, overwrite=overwrite)
 
     def push_to_hub(
         self,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ubf_augment.errors import UBFError, WavelengthError
+from ubf_augment.files import locked, refuse_existing
 from ubf_augment.io import Scene, Window, open_scene, write_maps
 from ubf_augment.mixing import mix
 from ubf_augment.spectra import rgb_bands, spectral_response
@@ -46,31 +47,35 @@ def unmix_scene(
         windows = windows_of(scene.size, scene.block, len(scene.wavelengths), margin)
         free_space(out, 2 * 4 * (synth.num_endmembers + 1) * scene.size[0] * scene.size[1])
         work = out.with_name(f"{out.name}.work") if workdir is None else workdir
-        parts = Parts(work, _facts(synth, scene, method), overwrite)
-        step = -(-max(scene.size) // _QUICK_LOOK)
-        todo = [w for w in windows if w not in parts]
-        done = len(windows) - len(todo)
-        for window in tqdm(todo, "unmixing", len(windows), initial=done, disable=None if progress else True):
-            try:
-                parts.save(window, *_unmix_window(synth, scene, window, solve, margin, step))
-            except UBFError as error:
-                raise type(error)(f"{window} of {scene.path.name}: {error}") from error
-        summary = Summary(synth.num_endmembers, scene.size, step)
-        tags = {
-            "content": "abundances",
-            "scene": scene.path.name,
-            "sensor": str(synth.card.get("sensor", "")),
-        }
-        write_maps(
-            out,
-            summary.over(parts, windows, rmse),
-            scene.size,
-            names,
-            place=scene.place,
-            scale=scale,
-            tags=tags,
-        )
-    shutil.rmtree(work)
+        with locked(work):
+            _check_target(path, out, overwrite)  # once more: another process may have been quicker
+            parts = Parts(work, _facts(synth, scene, method), overwrite)
+            step = -(-max(scene.size) // _QUICK_LOOK)
+            todo = [w for w in windows if w not in parts]
+            done = len(windows) - len(todo)
+            for window in tqdm(
+                todo, "unmixing", len(windows), initial=done, disable=None if progress else True
+            ):
+                try:
+                    parts.save(window, *_unmix_window(synth, scene, window, solve, margin, step))
+                except UBFError as error:
+                    raise type(error)(f"{window} of {scene.path.name}: {error}") from error
+            summary = Summary(synth.num_endmembers, scene.size, step)
+            tags = {
+                "content": "abundances",
+                "scene": scene.path.name,
+                "sensor": str(synth.card.get("sensor", "")),
+            }
+            write_maps(
+                out,
+                summary.over(parts, windows, rmse),
+                scene.size,
+                names,
+                place=scene.place,
+                scale=scale,
+                tags=tags,
+            )
+            shutil.rmtree(work, ignore_errors=True)
     return summary.result(out, names, (len(windows), len(todo)), time.monotonic() - start)
 
 
@@ -108,8 +113,7 @@ def _check_target(path: Path, out: Path, overwrite: bool) -> None:
     if out.is_dir() or (out.exists() and path.exists() and out.samefile(path)):
         what = "a folder" if out.is_dir() else "the scene itself"
         raise ValueError(f"{out} is {what}: give another out=…")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already: give overwrite=true, or another file")
+    refuse_existing(out, overwrite)
 
 
 def _solver(synth: Unmixer, method: Method) -> tuple[Solve, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubf_augment.errors import NoDataError
+from ubf_augment.files import LOCK, replacing
 from ubf_augment.io import Window
 
 Array = NDArray[np.float32]
@@ -71,7 +71,7 @@ class Parts:
     """Finished windows in a folder, one file each, whole or not there whenever the process dies.
 
     Args:
-        folder: of the files; made if it is not there.
+        folder: of the files, `locked`.
         facts: what they belong to, JSON-able.
         overwrite: replace those that belong to others.
 
@@ -82,14 +82,15 @@ class Parts:
     def __init__(self, folder: Path, facts: Mapping[str, Any], overwrite: bool) -> None:
         self.folder = folder
         plan, text = folder / _PLAN, json.dumps(facts, sort_keys=True)
-        if folder.exists() and not (plan.is_file() and plan.read_text() == text):
+        there = [file for file in folder.iterdir() if file.name != LOCK]
+        if there and not (plan.is_file() and plan.read_text() == text):
             if not (overwrite and plan.is_file()):
                 raise ValueError(
                     f"{folder} holds work of another scene, bundle or method (or something else): delete it, or give "
                     "another workdir=…"
                 )
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+            for file in there:
+                file.unlink()
         if not plan.exists():
             _write(plan, lambda file: file.write(text.encode()))
 
@@ -113,12 +114,8 @@ class Parts:
 
 
 def _write(path: Path, content: Callable[[Any], object]) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
+    with replacing(path) as aside, aside.open("wb") as file:
         content(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 class Summary:

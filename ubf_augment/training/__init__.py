@@ -8,7 +8,7 @@ bit for bit.
 
 from ubf_augment.training.loop import LossFn, digest, fit_loop, read_checkpoint, save_atomic
 from ubf_augment.training.parts import EMA, DataOrder, History, Schedule, warmup_constant, warmup_cosine
-from ubf_augment.training.processes import launch, make_fabric, once, share, together
+from ubf_augment.training.processes import alone, launch, make_fabric, once, share, together
 
 __all__ = [
     "EMA",
@@ -16,6 +16,7 @@ __all__ = [
     "History",
     "LossFn",
     "Schedule",
+    "alone",
     "digest",
     "fit_loop",
     "launch",

@@ -29,10 +29,13 @@ LossFn = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 _FORMAT = 1
 
 
-def save_atomic(state: dict[str, Any], path: Path) -> None:
+def save_atomic(state: Any, path: Path) -> None:
     """Write ``state`` with `torch.save` aside, then rename: a crash leaves the old file whole."""
     with replacing(path) as aside, aside.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # "unexpected pos": what the file said stands behind it
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ubf_augment.errors import OtherProcessError, UBFError
+from ubf_augment.files import locked
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -101,6 +104,20 @@ def once(fabric: Fabric | None, work: Callable[[], T]) -> T:
         return work()
     result = together(fabric, lambda: work() if fabric.is_global_zero else None)
     return fabric.broadcast(result)  # type: ignore[return-value]
+
+
+@contextmanager
+def alone(fabric: Fabric | None, folder: Path | None) -> Iterator[None]:
+    """Keep other jobs out of a work folder, for all processes of this one; None keeps nothing out.
+
+    Raises:
+        UBFError: in the first process, if another job is at work there.
+        OSError: if the folder cannot be written.
+    """
+    with ExitStack() as held:
+        if folder is not None:
+            once(fabric, lambda: held.enter_context(locked(folder)))
+        yield
 
 
 def share(fabric: Fabric | None) -> tuple[int, int]:
