@@ -8,7 +8,13 @@ must be refused with a reason that says what to do, or be read right where nothi
 *Bundles of chance*: files of a good bundle altered at random and signed again (`tests/fuzz_bundles.py`), 1 or 10 minutes of
 them; each must be refused by an error of the package, or draw a finite image.
 
-*Faults*: the tests whose names speak of kills, interruptions, damage, locks and several processes, run once more.
+*Commands*: each command that writes, on made inputs (`tests/faults.py`): killed (SIGKILL) at random moments until it has been
+killed 5 or 20 times, after which the same command must end with the result of an undisturbed one; on disks of random sizes that
+become full, which it must tell, and go on when there is room; in a folder that cannot be written; twice at once, of which one
+must be refused, or both end alike; where its result is there already, which must be kept until ``--overwrite`` is given.
+After each kill and each full disk, every file under a final name must be whole.
+
+*Tests of faults*: those whose names speak of kills, interruptions, damage, locks and several processes, run once more.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from common import HERE, Result, arguments
 TESTS = HERE.parent / "tests"
 SETTINGS: dict[str, Any] = {
     "minutes": {"quick": 1, "full": 10}, "first seed": 100_000,
+    "kills": {"quick": 5, "full": 20}, "disks": {"quick": 1, "full": 5},
     "faults": "kill or interrupt or terminated or damaged or two_processes or two_jobs or workers or resumed or chance",
 }  # fmt: skip
 
@@ -37,7 +44,8 @@ def main() -> None:
     result = Result("reliability", "Faults and malformed inputs", "made files.", args, [0], SETTINGS)
     malformed(result)
     chance(result, SETTINGS["minutes"][args.preset])
-    faults(result)
+    commands(result, SETTINGS["kills"][args.preset], SETTINGS["disks"][args.preset])
+    tests(result)
     result.write()
 
 
@@ -79,7 +87,29 @@ def chance(result: Result, minutes: float) -> None:
     )  # fmt: skip
 
 
-def faults(result: Result) -> None:
+def commands(result: Result, kills: int, disks: int) -> None:
+    """Faults done to every command that writes."""
+    import faults
+
+    rows, failed = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = faults.make_inputs(Path(folder) / "inputs")
+        for job in faults.JOBS:
+            print(job.name, file=sys.stderr, flush=True)
+            try:
+                counts = faults.try_all(job, inputs, Path(folder), kills, disks)
+            except AssertionError as error:
+                counts = Counter()
+                failed.append(f"{job.name}: {error}")
+            rows.append([job.name, *(counts[what] for what in faults.COUNTED)])
+    result.table("Commands, number of faults", ["command", *faults.COUNTED], rows, [0] * len(faults.COUNTED))
+    result.claim(
+        "every command survives every fault", not failed,
+        "; ".join(failed) or f"{sum(sum(row[1:]) for row in rows)} times looked",
+    )  # fmt: skip
+
+
+def tests(result: Result) -> None:
     """Tests of faults, by file."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -94,7 +124,7 @@ def faults(result: Result) -> None:
         if name != "malformed" or "chance" in case.get("name", ""):  # counted above
             counts.setdefault(name, Counter())[state] += 1
     rows = [[name, c["passed"], c["failed"], c["skipped"]] for name, c in sorted(counts.items())]
-    result.table("Faults", ["tests of", "passed", "failed", "skipped"], rows, [0, 0, 0])
+    result.table("Tests of faults", ["tests of", "passed", "failed", "skipped"], rows, [0, 0, 0])
     result.claim(
         "every fault is survived as its test asks", bool(rows) and not any(row[2] for row in rows),
         f"{sum(row[1] for row in rows)} tests",
