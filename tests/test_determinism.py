@@ -1,4 +1,4 @@
-"""The same seed gives the same images, whatever the workers, the order, the batches and the processes; what should differ does."""
+"""The same seed gives the same images, whatever the workers, the order, the batches and processes; what should differ does."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_networks_cast_to_half_precision_sample_on_the_simplex_or_not_at_all(
     """Casting is not how to ask for half precision (``precision="bf16"`` is), but must not give wrong maps silently."""
     model = build(name).to(dtype)
     if name in ("ddpm", "flow", "gmm", "stylegan3"):  # torch refuses noise in single precision
-        with pytest.raises(RuntimeError, match="should be the same|same dtype|scalar type"):
+        with pytest.raises(RuntimeError, match=r"should be the same|same dtype|scalar type"):
             draw(model, [0, 1, 0], generator=per_sample(0, range(3)))
         return
     a = draw(model, [0, 1, 0], generator=per_sample(0, range(3)))

@@ -53,6 +53,8 @@ class UBFAugment(nn.Module):
     through and ``"is_synthetic"``, bool (B,), is added), or with a pair, ``augment(x, y)`` or ``augment((x,
     y))``. Images keep their size, type and device; nothing that was passed in is written to; without a
     replacement the same tensors come back. Masks and boxes fit only what ``vary`` makes: others warn once.
+    Autocast changes nothing. What is made is computed in float32 and rounded to the type of the batch: float16
+    turns a spectrum by 0.02° at most, bfloat16 by 0.1° on average and 0.16° at most, in both packaged bundles.
 
     Strategies, each per image:
 

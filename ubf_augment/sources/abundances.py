@@ -211,7 +211,7 @@ class Pool:
         return torch.cat(made)
 
     def _process(self) -> list[int]:
-        """Keys of this process; the copies in a DataLoader's workers, and those of the next epoch, differ unless they are fixed."""
+        """Keys of this process; copies in a DataLoader's workers, and those of the next epoch, differ unless they are fixed."""
         worker = torch.utils.data.get_worker_info() if self.refresh else None
         return [process_rank() or 0, *([] if worker is None else [worker.seed])]
 

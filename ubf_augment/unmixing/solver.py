@@ -77,9 +77,9 @@ def fcls(
 def unit_endmembers(
     E: Endmembers | Float[Tensor, "p c"], device: torch.device
 ) -> tuple[Float[Tensor, "p c"], Float[Tensor, "p c"]]:
-    """Endmembers e = E / s in double precision, s² their mean squared norm, and e / s, which turns x into products of e and x / s.
+    """Endmembers e = E / s in double precision, s² their mean squared norm, and e / s, for the products of e with x / s.
 
-    So abundances are the same at any brightness of both.
+    So abundances are the same at any brightness of E and x.
     """
     spectra = (E.spectra if isinstance(E, Endmembers) else E).to(device).double()
     norm = spectra.square().sum(1).mean().sqrt()
