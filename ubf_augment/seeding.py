@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.utils.data
 from torch import Tensor
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -40,6 +42,17 @@ def per_sample(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
     True
     """
     return [torch.Generator().manual_seed(derive_seed(seed, int(i))) for i in indices]
+
+
+def process_rank() -> int | None:
+    """Number of this process in a distributed training; None where there is none.
+
+    A DataLoader's worker that was spawned, not forked, finds it in the environment where `torchrun` put it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    spawned = torch.utils.data.get_worker_info() is not None and "RANK" in os.environ
+    return int(os.environ["RANK"]) if spawned else None
 
 
 @contextmanager

@@ -76,21 +76,22 @@ def project(v: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
     """Project onto the simplex exactly: argmin over a of ‖a − v‖² with a ≥ 0 and Σₚ aₚ = 1.
 
     The solution is a = max(v − τ, 0), τ found by sorting (Held et al. 1974, doi:10.1007/BF01580223;
-    Duchi et al. 2008, doi:10.1145/1390156.1390191). A pixel with NaN or infinite values becomes NaN, which `check` reports.
+    Duchi et al. 2008, doi:10.1145/1390156.1390191). A pixel with NaN or +∞ becomes NaN, which `check` reports; −∞ is
+    an abundance of zero.
 
     >>> project(torch.tensor([[2.0, 0.0, -1.0]]))
     tensor([[1., 0., 0.]])
     >>> project(torch.tensor([[0.5, 0.5, 0.5]])).sum().item()
     1.0
     """
-    u = v.movedim(dim, -1)
+    u = _wide(v).movedim(dim, -1)
     u = u - u.amax(-1, keepdim=True)  # the projection ignores a common shift; this keeps rounding small
     ordered, _ = u.sort(dim=-1, descending=True)
     excess = ordered.cumsum(-1) - 1
     rank = torch.arange(1, u.shape[-1] + 1, device=u.device, dtype=u.dtype)
     support = (ordered * rank > excess).sum(-1, keepdim=True).clamp_min(1)  # 0 only where NaN compares false
     tau = excess.gather(-1, support - 1) / support.to(u.dtype)
-    return (u - tau).clamp_min(0).movedim(-1, dim)
+    return (u - tau).clamp_min(0).movedim(-1, dim).to(v.dtype)
 
 
 def from_logits(z: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
@@ -130,7 +131,7 @@ def resize(a: Float[Tensor, "b p h w"], size: tuple[int, int]) -> Float[Tensor, 
     """
     if tuple(a.shape[-2:]) == tuple(size):
         return a
-    return F.interpolate(a, size, mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(_wide(a), size, mode="bilinear", align_corners=False, antialias=True).to(a.dtype)
 
 
 def draw_motions(
@@ -171,7 +172,8 @@ def draw_motions(
     ]
     turns[:, 0] *= torch.where(u[:, 0] < 0.5, 1.0, -1.0)[:, None]
     offset = torch.where(small[:, None], 2 * shift * (2 * u[:, 5:] - 1), 0.0)
-    return torch.cat([turns @ tilt, offset[:, :, None]], 2)
+    linear = (turns.double() @ tilt.double()).float()  # a product of doubles is none for autocast
+    return torch.cat([linear, offset[:, :, None]], 2)
 
 
 def move(a: Float[Tensor, "b p h w"], motions: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b p h w"]:
@@ -189,6 +191,15 @@ def move(a: Float[Tensor, "b p h w"], motions: Float[Tensor, "b 2 3"]) -> Float[
     tensor([[0.2500, 1.0000],
             [0.7500, 0.0000]])
     """
-    size = [len(a), 1, a.shape[2], a.shape[3]]
-    grid = F.affine_grid(motions.to(a.device, a.dtype), size, align_corners=False)
-    return F.grid_sample(a, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if not a.numel():
+        return a
+    size, wide = [len(a), 1, a.shape[2], a.shape[3]], _wide(a)
+    grid = F.affine_grid(motions.to(a.device, torch.float64), size, align_corners=False)
+    return F.grid_sample(
+        wide, grid.to(wide.dtype), mode="bilinear", padding_mode="reflection", align_corners=False
+    ).to(a.dtype)
+
+
+def _wide(a: Tensor) -> Tensor:
+    """At least single precision: half precision rounds once, at the end."""
+    return a.to(torch.promote_types(a.dtype, torch.float32))

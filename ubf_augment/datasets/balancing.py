@@ -69,10 +69,12 @@ class _Concat(ConcatDataset[Any]):
     targets: list[int]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        n, start = len(self), 0
+        if bad := [i for i in indices if not -n <= i < n]:
+            raise IndexError(f"item {bad[0]} of a data set of {n}")
         out: list[Any] = [None] * len(indices)
-        start = 0
         for dataset, end in zip(self.datasets, self.cumulative_sizes, strict=True):
-            mine = [(k, i % len(self) - start) for k, i in enumerate(indices) if start <= i % len(self) < end]
+            mine = [(k, i % n - start) for k, i in enumerate(indices) if start <= i % n < end]
             if hasattr(dataset, "__getitems__") and mine:
                 found = dataset.__getitems__([i for _, i in mine])
             else:

@@ -18,6 +18,7 @@ from ubf_augment.files import OnDisk
 from ubf_augment.generators.maps import as_abundances
 from ubf_augment.generators.stored import write_network
 from ubf_augment.seeding import Generators, derive_seed
+from ubf_augment.spectra import full_precision
 from ubf_augment.training import History, digest
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ class MapGenerator(nn.Module, ABC):
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         sources = _split(generator, count)
         out = torch.empty(count, self.channels, *self.size, device=self.device)
-        with _eval_mode(self), torch.no_grad():
+        with _eval_mode(self), torch.no_grad(), full_precision(out):
             for start in range(0, count, batch_size):
                 part = slice(start, min(start + batch_size, count))
                 out[part] = self._close(draw(part, sources[part]).float())

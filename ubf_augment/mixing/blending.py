@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ubf_augment.errors import ShapeError
 from ubf_augment.mixing.noise import Noise
+from ubf_augment.spectra import full_precision
 
 _LEAST = 1 << 15  # values of an image below which calls image by image cost more than they save
 
@@ -45,10 +46,11 @@ def blend(
         out = a.new_empty(shape) if out is None else out
         _image_by_image(maps, weights, noise, out, range(n) if rows is None else rows.tolist())
         return out
-    if noise is None or not n:
-        x = torch.matmul(weights, maps)
-    else:
-        x = noise.white(height * width).to(a.dtype).baddbmm_(weights.expand(n, -1, -1), maps)
+    with full_precision(a):
+        if noise is None or not n:
+            x = torch.matmul(weights, maps)
+        else:
+            x = noise.white(height * width).to(a.dtype).baddbmm_(weights.expand(n, -1, -1), maps)
     x = x.view(shape)
     if out is None:
         return x

@@ -10,7 +10,7 @@ from ubf_augment.errors import ShapeError
 from ubf_augment.mixing.blending import blend
 from ubf_augment.mixing.residual import ResidualModel
 from ubf_augment.seeding import Generators
-from ubf_augment.spectra import Endmembers
+from ubf_augment.spectra import Endmembers, full_precision
 
 
 def mix(a: Float[Tensor, "b p h w"], E: Endmembers | Float[Tensor, "*batch p c"]) -> Float[Tensor, "b c h w"]:
@@ -34,7 +34,8 @@ def mix(a: Float[Tensor, "b p h w"], E: Endmembers | Float[Tensor, "*batch p c"]
     """
     spectra = _spectra(a, E)
     b, _, h, w = a.shape
-    return torch.matmul(spectra.transpose(-2, -1), a.flatten(2)).view(b, spectra.shape[-1], h, w)
+    with full_precision(a):
+        return torch.matmul(spectra.transpose(-2, -1), a.flatten(2)).view(b, spectra.shape[-1], h, w)
 
 
 def decode(

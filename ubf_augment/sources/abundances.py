@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
 from ubf_augment import simplex
-from ubf_augment.seeding import Generators, derive_seed, per_sample
+from ubf_augment.seeding import Generators, derive_seed, per_sample, process_rank
 from ubf_augment.sources.compiling import Compile, compiled, uses_graphs
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.maps import quantise
 
 _CHUNK = 32
 _GRAPH_BATCH = 8  # batches are filled up to multiples of it where every size has a graph of its own
@@ -69,12 +68,12 @@ class Pool:
     scenes. A class that is asked for the first time gets ``first`` maps at once. From then on the generator makes
     ``refresh`` maps per call (0.1: one in ten calls) for the classes asked for: until ``capacity`` in addition, after that
     in place of the oldest. They are drawn from the next call on; on a GPU they are made on a stream of their own while the
-    network trains. Map n of a class is the same for a seed whatever else was asked for, but for what eight bits round; each
-    process of many has its own.
+    network trains. Map n of a class is the same for a seed whatever else was asked for, to a rounding; each process of many has
+    its own, and each worker of a DataLoader in each epoch. They are kept in half precision: eight bits turn spectra by degrees.
 
     Args:
         synth: endmembers and generator.
-        capacity: maps per class; 64 maps of 8 endmembers at 64×64 take 2 MiB.
+        capacity: maps per class; 64 maps of 8 endmembers at 64×64 take 4 MiB.
         first: maps of a class to begin with; all if there is no refresh.
         refresh: new maps per call; 0: never, a fixed set of synthetic scenes.
         move: flip, turn, shift and scale what is drawn.
@@ -119,11 +118,16 @@ class Pool:
         self._synth, self.capacity, self.refresh, self.move, self.seed = synth, capacity, refresh, move, seed
         self.first = min(first, capacity) if refresh else capacity
         self._live, self._progress = Live(synth, options, compile=compile), progress
-        self._rings: dict[int, UInt8[Tensor, "n p h w"]] = {}  # class → its maps, `capacity` places
+        self._rings: dict[int, Float16[Tensor, "n p h w"]] = {}  # class → its maps, `capacity` places
         self.made = torch.zeros(synth.generator.num_classes, dtype=torch.int64)
         self._due = 0.0
         self._pending: tuple[Tensor, Tensor] | None = None
         self._stream: Any = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Own what is written to: the tensors of a spawned worker are in memory that it shares with all others."""
+        self.__dict__.update(state)
+        self.made, self._rings = self.made.clone(), {k: maps.clone() for k, maps in self._rings.items()}
 
     @torch.no_grad()
     def sample(self, y: Int64[Tensor, " b"], generator: torch.Generator) -> Float[Tensor, "b p h w"]:
@@ -140,7 +144,7 @@ class Pool:
         slots = (torch.rand(len(y), generator=generator, dtype=torch.float64) * held).long()
         motions = simplex.draw_motions(len(y), generator) if self.move else None
         a = torch.stack([self._rings[k][i] for k, i in zip(y.tolist(), slots.tolist(), strict=True)])
-        a = a.to(self._synth.device).float() / 255
+        a = closed(a.to(self._synth.device))
         self._due += self.refresh
         if count := int(self._due):
             self._due -= count
@@ -188,7 +192,7 @@ class Pool:
             chosen.append(k)
         return torch.tensor(chosen)
 
-    def _make(self, y: Tensor, progress: bool = False) -> UInt8[Tensor, "n p h w"]:
+    def _make(self, y: Tensor, progress: bool = False) -> Float16[Tensor, "n p h w"]:
         """The next maps of classes; the same class again gives the one after."""
         from tqdm.auto import tqdm
 
@@ -198,17 +202,23 @@ class Pool:
             numbers[i] = before[k]
             before[k] += 1
         parts = list(zip(torch.split(y, _CHUNK), torch.split(numbers, _CHUNK), strict=True))
+        here = self._process()
         made = []
         for classes, n in tqdm(parts, "drawing abundances", disable=not progress or len(parts) == 1):
             pairs = zip(classes.tolist(), n.tolist(), strict=True)
-            rng = [g for k, i in pairs for g in per_sample(derive_seed(self.seed, _rank(), k), [i])]
-            made.append(quantise(self._live.sample(classes, rng)))
+            rng = [g for k, i in pairs for g in per_sample(derive_seed(self.seed, *here, k), [i])]
+            made.append(self._live.sample(classes, rng).half())
         return torch.cat(made)
+
+    def _process(self) -> list[int]:
+        """Keys of this process; copies in a DataLoader's workers, and those of the next epoch, differ unless they are fixed."""
+        worker = torch.utils.data.get_worker_info() if self.refresh else None
+        return [process_rank() or 0, *([] if worker is None else [worker.seed])]
 
     def _store(self, y: Tensor, maps: Tensor) -> None:
         for k, a in zip(y.tolist(), maps, strict=True):
             if k not in self._rings:
-                self._rings[k] = torch.zeros((self.capacity, *a.shape), dtype=torch.uint8, device=a.device)
+                self._rings[k] = torch.zeros((self.capacity, *a.shape), dtype=a.dtype, device=a.device)
             self._rings[k] = self._rings[k].to(a.device)
             self._rings[k][int(self.made[k]) % self.capacity] = a
             self.made[k] += 1
@@ -237,10 +247,15 @@ class Pool:
         self._store(y, maps)
 
 
-def _rank() -> int:
-    """Of this process, so that each draws maps of its own."""
-    here = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if here else 0
+def closed(kept: Float16[Tensor, "n p h w"]) -> Float[Tensor, "n p h w"]:
+    """Abundances that were kept in half precision, as float32 that sum to one again.
+
+    >>> a = torch.tensor([0.9, 0.07, 0.03]).view(1, 3, 1, 1)
+    >>> bool(((closed(a.half()) / a - 1).abs() < 1e-3).all())
+    True
+    """
+    a = kept.float()
+    return a / a.sum(1, keepdim=True)
 
 
 def open_source(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ubf_augment.files import OnDisk, replacing
 
-_FORMAT = 1  # of what is kept; another number makes all files anew
+_FORMAT = 2  # of what is kept; another number makes all files anew
 
 
 def kept_in(path: Path, count: int, parts: Iterable[Shaped[Tensor, "n m h w"]]) -> OnDisk:

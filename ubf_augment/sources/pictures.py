@@ -17,10 +17,10 @@ from ubf_augment.errors import BandCountError, SimplexError, UnknownClassError, 
 from ubf_augment.files import OnDisk
 from ubf_augment.labels import ClassIndex
 from ubf_augment.radiometry import to_reflectance
+from ubf_augment.sources.abundances import closed
 from ubf_augment.sources.albums import Album, Bank, open_albums
 from ubf_augment.sources.cache import fingerprint, kept_in
 from ubf_augment.synthesis import HSISynthesizer
-from ubf_augment.synthesis.maps import quantise
 
 
 @runtime_checkable
@@ -137,26 +137,27 @@ class PictureBank(ABC):
 
 
 class AbundanceBank(PictureBank):
-    """Abundance maps of labelled RGB pictures, unmixed and kept as uint8. Args and Raises as `PictureBank`."""
+    """Abundance maps of labelled RGB pictures, unmixed and kept as float16. Args and Raises as `PictureBank`."""
 
     def _prepare(self, chunks: Iterable[Tensor], source: int, synth: HSISynthesizer) -> Iterable[Tensor]:
         fixed = torch.Generator().manual_seed(0)  # a probabilistic encoder draws once, the same everywhere
         for chunk in chunks:
             y = None if source < 0 else torch.full((len(chunk),), source)
-            yield quantise(synth.unmix_rgb(chunk.to(synth.device), y, generator=fixed, fast=True)).cpu()
+            yield synth.unmix_rgb(chunk.to(synth.device), y, generator=fixed, fast=True).to(
+                "cpu", torch.float16
+            )
 
     def _made_by(self, source: int, synth: HSISynthesizer) -> list[object]:
         by = synth.rgb_endmembers if synth.unmixing is None else synth.unmixing
         return ["abundances", by, synth.regression, synth.rgb_scale, synth.rgb_gamma, source]
 
     def _read(self, kept: Tensor) -> Tensor:
-        a = kept.float() / 255
-        if float((a.sum(1) - 1).abs().max()) > 1e-3:
+        if float((kept.sum(1, dtype=torch.float32) - 1).abs().max()) > 1e-3:
             raise SimplexError(
                 f"abundances of the bank do not sum to 1: a file in {self._cache} is damaged, delete the folder to have it "
                 "made anew"
             )
-        return a
+        return closed(kept)
 
 
 class ReconstructionBank(PictureBank):

@@ -10,6 +10,7 @@ from ubf_augment.spectra.bands import (
     sort_bands,
 )
 from ubf_augment.spectra.endmembers import Endmembers
+from ubf_augment.spectra.precision import full_precision
 from ubf_augment.spectra.response import resample, spectral_response
 from ubf_augment.spectra.sensors import Sensor, list_sensors, sensor
 
@@ -19,6 +20,7 @@ __all__ = [
     "Sensor",
     "Wavelengths",
     "check_wavelengths",
+    "full_precision",
     "list_sensors",
     "red_green_blue",
     "resample",

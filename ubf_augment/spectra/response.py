@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ubf_augment.errors import BandCountError, WavelengthError
 from ubf_augment.spectra.bands import Wavelengths, check_wavelengths
+from ubf_augment.spectra.precision import full_precision
 
 
 def spectral_response(
@@ -103,5 +104,6 @@ def resample(
         raise BandCountError(
             f"the cube has {cube.shape[dim]} bands, {response.shape[1]} wavelengths were given"
         )
-    resampled: Tensor = torch.tensordot(response, cube.movedim(dim, 0), dims=1)
+    with full_precision(cube):
+        resampled: Tensor = torch.tensordot(response, cube.movedim(dim, 0), dims=1)
     return resampled.movedim(0, dim)

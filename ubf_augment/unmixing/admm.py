@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ubf_augment import simplex
-from ubf_augment.spectra import Endmembers
+from ubf_augment.spectra import Endmembers, full_precision
 from ubf_augment.unmixing.consensus import Consensus
-from ubf_augment.unmixing.solver import check_image
+from ubf_augment.unmixing.solver import check_image, unit_endmembers
 
 _PENALTY, _PENALTY_PRIOR = 0.02, 0.1
 
@@ -52,15 +52,13 @@ def sunsal(
     """
     if iterations < 1 or not prior_weight >= 0:
         raise ValueError(f"iterations ≥ 1 and prior_weight ≥ 0 expected, got {iterations} and {prior_weight}")
-    spectra = (E.spectra if isinstance(E, Endmembers) else E).to(x.device)
-    check_image(x, spectra.shape[1])
+    e, readout = unit_endmembers(E, x.device)
+    check_image(x, e.shape[1])
     b, c, h, w = x.shape
-    e = spectra.double()
-    gram = e @ e.T
-    scale = gram.diagonal().mean().clamp_min(1e-12)
     # Under the sum constraint a pull towards equal abundances is a pull towards zero.
-    gram = gram + max(prior_weight, 1e-6) * scale * torch.eye(len(e), dtype=e.dtype, device=e.device)
+    gram = e @ e.T + max(prior_weight, 1e-6) * torch.eye(len(e), dtype=e.dtype, device=e.device)
     admm = Consensus(gram, _PENALTY_PRIOR if prior_weight else _PENALTY)
-    base = torch.matmul((admm.keep_sum @ e).float(), x.reshape(b, c, h * w).float())
-    copy = admm.run(base, iterations)
+    with full_precision(x):
+        base = torch.matmul((admm.keep_sum @ readout).float(), x.reshape(b, c, h * w).float())
+        copy = admm.run(base, iterations)
     return simplex.project(copy.view(b, len(e), h, w)).to(x.dtype)

@@ -14,7 +14,7 @@ from ubf_augment import simplex
 from ubf_augment.errors import LabelError, ShapeError
 from ubf_augment.mixing import ResidualModel
 from ubf_augment.seeding import Generators, randn
-from ubf_augment.spectra import Endmembers
+from ubf_augment.spectra import Endmembers, full_precision
 from ubf_augment.unmixing.least_squares import LeastSquares
 from ubf_augment.unmixing.ridge import Moments, calibrate, cut_windows, folds, spread
 from ubf_augment.unmixing.solver import check_image, fcls
@@ -154,9 +154,10 @@ class RGBRegression(LeastSquares):
         check_image(r, 3)
         y = self._classes(y, len(r)).to(self.weight.device)
         z = self._standardise(r, pictures)
-        a = simplex.project(torch.einsum("bfp,bfhw->bphw", self.weight[y], _quadratic(z)))
-        if generator is not None and len(r):
-            return simplex.project(a + self._deviation(y, r.shape[2], r.shape[3], generator))
+        with full_precision(z):
+            a = simplex.project(torch.einsum("bfp,bfhw->bphw", self.weight[y], _quadratic(z)))
+            if generator is not None and len(r):
+                return simplex.project(a + self._deviation(y, r.shape[2], r.shape[3], generator))
         if pictures:  # the colours of the sensor that stand where these stand among the pictures'
             mean, std = self.mean[0, :3, None, None], self.std[0, :3, None, None]
             r = (z[:, :3] * std + mean).exp() - _DARK

@@ -56,24 +56,35 @@ def fcls(
     >>> [round(v, 4) for v in fcls(x, E).flatten().tolist()]
     [0.3, 0.7]
     """
-    spectra = (E.spectra if isinstance(E, Endmembers) else E).to(x.device)
-    check_image(x, spectra.shape[1])
+    e, readout = unit_endmembers(E, x.device)
+    check_image(x, e.shape[1])
     b, _, h, w = x.shape
-    p = spectra.shape[0]
+    p = len(e)
     if not prior_weight >= 0:
         raise ValueError(f"prior_weight must not be negative, got {prior_weight}")
     if prior is not None and prior.shape != (b, p, h, w):
         raise ShapeError(f"the prior is {tuple(prior.shape)}, expected {(b, p, h, w)}")
-    e = spectra.double()
-    scale = e.square().sum(1).mean().clamp_min(1e-12)
-    ridge = max(prior_weight, 1e-9) * scale
+    ridge = max(prior_weight, 1e-9)
     gram = e @ e.T + ridge * torch.eye(p, dtype=e.dtype, device=e.device)
     rhs = torch.empty(b, p, h * w, dtype=e.dtype, device=x.device)
     for i in range(b):  # image by image: double precision for all bands at once would need much memory
-        rhs[i] = e @ x[i].reshape(x.shape[1], h * w).double()
+        rhs[i] = readout @ x[i].reshape(x.shape[1], h * w).double()
     rhs += ridge / p if prior is None else ridge * prior.reshape(b, p, h * w).double()
     a = solve_qp(gram, rhs.transpose(1, 2).reshape(b * h * w, p), sum_to_one=True)
     return a.view(b, h * w, p).transpose(1, 2).reshape(b, p, h, w).to(x.dtype)
+
+
+def unit_endmembers(
+    E: Endmembers | Float[Tensor, "p c"], device: torch.device
+) -> tuple[Float[Tensor, "p c"], Float[Tensor, "p c"]]:
+    """Endmembers e = E / s in double precision, s² their mean squared norm, and e / s, for the products of e with x / s.
+
+    So abundances are the same at any brightness of E and x.
+    """
+    spectra = (E.spectra if isinstance(E, Endmembers) else E).to(device).double()
+    norm = spectra.square().sum(1).mean().sqrt()
+    norm = torch.where(norm > 0, norm, torch.ones_like(norm))
+    return spectra / norm, spectra / norm / norm
 
 
 def nnls(gram: Float[Tensor, "p p"], rhs: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
