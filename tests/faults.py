@@ -284,6 +284,7 @@ class Trial:
         there = self.job.refuses and code == 2 and "is there already" in said
         assert code == 0 or there, said
         whole(home)
+        assert not [p for p in home.rglob(".*.tmp") if not there and ".work" not in str(p)], "left aside"
         assert contents(home / self.job.out) == self.expected
 
     def kills(self, count: int, seed: int = 0) -> None:

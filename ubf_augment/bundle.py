@@ -15,6 +15,7 @@ Reading runs no code from the bundle and no pickle.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata, resources
@@ -41,6 +43,7 @@ ENDMEMBERS = "endmembers.safetensors"
 _REMEDY = "copy or download the bundle again, or save it again with save_pretrained"
 _COMPONENT = re.compile(r"[a-z_]+")
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_DEAD = 3600.0  # seconds; no save takes as long
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -348,7 +351,10 @@ def _present(target: Path) -> Path:
 
 
 def _recover(target: Path) -> None:
-    """Finish a save that died: bring the old bundle back, or remove it if the new one stands."""
+    """Finish a save that died: bring the old bundle back, or remove it if the new one stands; remove old drafts."""
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
+        if time.time() - draft.stat().st_mtime > _DEAD:
+            shutil.rmtree(draft, ignore_errors=True)
     previous = _previous(target)
     if previous.is_dir() and target.exists():
         shutil.rmtree(previous, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ubf_augment.errors import UBFError
 
+_ASIDE = re.compile(r"\..+\.\d+\.tmp")
 _DTYPES = {torch.uint8: np.uint8, torch.int64: np.int64, torch.float16: np.float16, torch.float32: np.float32}
 
 
@@ -64,13 +66,16 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} is there already: give overwrite=true, or another out=…")
 
 
-LOCK = ".lock"
-"""Name of the file in a folder by which `locked` keeps others out."""
+def drop_left(files: Iterable[Path]) -> None:
+    """Remove what `replacing` left aside when its process was killed; only where no other process can be at work."""
+    for file in files:
+        if _ASIDE.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other jobs out of a folder, which is made; the lock dies with the process.
+    """Keep other jobs out of a folder, which is made; the lock dies with the process. What killed jobs left aside there goes.
 
     On a file system without locks nothing is kept out.
 
@@ -89,10 +94,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        drop_left(folder.rglob(".*.tmp"))
     except Timeout as error:
         raise UBFError(
             f"another process is at work in {folder}: wait for it, or give another folder"

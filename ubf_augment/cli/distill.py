@@ -67,7 +67,7 @@ def run(
             evaluations, guidance=guidance, scenes=scenes, steps=steps, batch_size=batch_size, lr=lr, seed=seed,
             checkpoint=work / "distillation.pt", fabric=fabric,
         )  # fmt: skip
-    once(fabric, lambda: fast.save_pretrained(out, dtype=dtype, overwrite=overwrite))
+        once(fabric, lambda: fast.save_pretrained(out, dtype=dtype, overwrite=overwrite))
     if share(fabric)[0]:
         return
     if sheet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from ubf_augment.classification import Recipe
 from ubf_augment.cli.inputs import ReadOptions, read_images
 from ubf_augment.cli.output import say
 from ubf_augment.errors import ShapeError
-from ubf_augment.files import refuse_existing, replacing
+from ubf_augment.files import drop_left, refuse_existing, replacing
 from ubf_augment.pretraining import pretrain
 from ubf_augment.synthesis import HSISynthesizer
 
@@ -92,18 +93,19 @@ def run(
             synth, x, recipe, endmember_std=endmember_std, illumination_std=illumination_std,
             brightness_std=brightness_std, checkpoint=work / "pretraining.pt", seed=seed, fabric=fabric,
         )  # fmt: skip
-    if share(fabric)[0]:
-        return
-    refuse_existing(out, overwrite)  # once more: another process may have been quicker
-    facts = {
-        "model": recipe.model, "bands": str(len(nm)), "wavelengths": json.dumps(synth.wavelengths.tolist()),
-        "steps": str(recipe.steps), "mean": json.dumps(done.mean.flatten().tolist()),
-        "std": json.dumps(done.std.flatten().tolist()),
-    }  # fmt: skip
-    with replacing(out) as aside:
-        aside.write_bytes(save(done.backbone(), facts))
-    if workdir is None:
-        shutil.rmtree(work, ignore_errors=True)
+        if share(fabric)[0]:
+            return
+        refuse_existing(out, overwrite)  # once more: another process may have been quicker
+        facts = {
+            "model": recipe.model, "bands": str(len(nm)), "wavelengths": json.dumps(synth.wavelengths.tolist()),
+            "steps": str(recipe.steps), "mean": json.dumps(done.mean.flatten().tolist()),
+            "std": json.dumps(done.std.flatten().tolist()),
+        }  # fmt: skip
+        drop_left(out.parent.glob(f".{glob.escape(out.name)}.*"))
+        with replacing(out) as aside:
+            aside.write_bytes(save(done.backbone(), facts))
+        if workdir is None:
+            shutil.rmtree(work, ignore_errors=True)
     say(f"weights of {recipe.model} in {out}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
 import time
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ubf_augment.errors import UBFError, WavelengthError
-from ubf_augment.files import locked, refuse_existing
+from ubf_augment.files import drop_left, locked, refuse_existing
 from ubf_augment.io import Scene, Window, open_scene, write_maps
 from ubf_augment.mixing import mix
 from ubf_augment.spectra import rgb_bands, spectral_response
@@ -49,6 +50,7 @@ def unmix_scene(
         work = out.with_name(f"{out.name}.work") if workdir is None else workdir
         with locked(work):
             _check_target(path, out, overwrite)  # once more: another process may have been quicker
+            drop_left(out.parent.glob(f".{glob.escape(out.name)}.*"))
             parts = Parts(work, _facts(synth, scene, method), overwrite)
             step = -(-max(scene.size) // _QUICK_LOOK)
             todo = [w for w in windows if w not in parts]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubf_augment.errors import NoDataError
-from ubf_augment.files import LOCK, replacing
+from ubf_augment.files import replacing
 from ubf_augment.io import Window
 
 Array = NDArray[np.float32]
@@ -82,7 +82,7 @@ class Parts:
     def __init__(self, folder: Path, facts: Mapping[str, Any], overwrite: bool) -> None:
         self.folder = folder
         plan, text = folder / _PLAN, json.dumps(facts, sort_keys=True)
-        there = [file for file in folder.iterdir() if file.name != LOCK]
+        there = [file for file in folder.iterdir() if not file.name.startswith(".")]
         if there and not (plan.is_file() and plan.read_text() == text):
             if not (overwrite and plan.is_file()):
                 raise ValueError(
