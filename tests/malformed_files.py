@@ -467,8 +467,11 @@ def zeros_bomb(folder: Path) -> Path:
 
 
 def envi_sparse(folder: Path) -> Path:
-    """A header that promises a terabyte, and a sparse file that has it."""
-    path = envi(folder / "scene.img", samples=200_000, lines=250_000)
+    """A header that promises a terabyte, and a sparse file that has it.
+
+    By line: GDAL 3.12.2 itself refuses bands of more than 2 GiB that are interleaved by band (OSGeo/gdal#14968).
+    """
+    path = envi(folder / "scene.img", samples=200_000, lines=250_000, interleave="bil")
     os.truncate(path, 200_000 * 250_000 * 5 * 4)
     return path
 

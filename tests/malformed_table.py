@@ -230,7 +230,9 @@ def wavelengths() -> Iterator[Case]:
     yield Case(kind, "ENVI: widths of zero", of(envi, "scene.img", fwhm="{0, 0, 0, 0, 0}"), None)
     yield Case(kind, "tif: missing", of(tif, "scene.tif", nm=None), "scene.tif|missing|wavelengths=")
     yield Case(kind, "tif: one band without", of(tif, "scene.tif", nm=NM[:4]), "bands [4]|drop_bands")
-    for name, value in (("not a number", "nan"), ("infinite", "inf"), ("a word", "green"), ("empty", " ")):
+    for name, value in (
+        ("not a number", "nan"), ("infinite", "inf"), ("huge", "1e999999999"), ("a word", "green"), ("empty", " "),
+    ):  # fmt: skip
         words = "not a number|wavelengths=" if value == "green" else "bands [4]|drop_bands"
         yield Case(kind, f"tif: {name}", of(tif, "scene.tif", nm=[*NM[:4], value]), words)
     for name, given, words in (

@@ -342,7 +342,7 @@ BANK = {"Field": torch.zeros(2, 3, 8, 8)}
     ),
     ("ubf adapt", "adapt @bundle @integer.tif", RadiometryError, "integer.tif|int16|--read.scale"),
     ("ubf fit", "fit --hsi @integer.tif", RadiometryError, "integer.tif|int16|--read.scale"),
-    ("pictures", "fit --hsi @good.tif --rgb @deep", RadiometryError, "deep/Field/a.png|I;16|8 bits"),
+    ("pictures", "fit --hsi @good.tif --rgb @deep", RadiometryError, "deep/Field/a.png|8 bits (I"),
     ("float augment", lambda m: m.augment(DATA, Y), RadiometryError, "batch|median|10000"),
     ("float callback", lambda m: m.callback(DATA), RadiometryError, "batch|median|10000"),
     (

@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from doc_blocks import ROOT, blocks
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import ubf_augment
 
@@ -84,12 +88,27 @@ def test_what_is_in_the_wheel_and_the_sdist(built: Path) -> None:
         "CITATION.cff",
         "Makefile",
         "constraints.txt",
+        "constraints-lowest.txt",
         "docs/conf.py",
         "tests/tiny.py",
     ):
         assert needed in names
     assert not [name for name in names if name.startswith((".venv", "site", "runs", "data"))]
     assert max(wheel.stat().st_size, sdist.stat().st_size) < 60 << 20
+
+
+def test_the_lowest_versions_allowed_are_those_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    allowed = {
+        (canonicalize_name(needed.name), Version(bound.version))
+        for needed in map(Requirement, [*project["dependencies"], *extras["demo"], *extras["library"], *extras["bench"]])
+        for bound in needed.specifier
+        if bound.operator == ">="
+    }  # fmt: skip
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pins = [line.split("==") for line in lines if not line.startswith("#")]
+    assert {(canonicalize_name(name), Version(version)) for name, version in pins} >= allowed
 
 
 def test_packaged_bundles_and_the_command_work(python: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ POSITIONAL: dict[str, dict[str, Any]] = {
     "bundle": {
         "type": str,
         "nargs": "?",
-        "default": None,
         "help": "one to describe: packaged name, directory, or Hub id",
     }
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import Decimal, Overflow
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,8 @@ def _length(text: str | None, unit: str | None, where: str) -> float:
         )
     try:
         length = float(Decimal(text.strip()) * Decimal(factor))  # decimal, so that 0.56 µm is 560 nm exactly
+    except Overflow:
+        return math.inf
     except ArithmeticError:
         raise WavelengthError(
             f"a wavelength of {where} reads {text!r}, which is not a number: pass wavelengths=[…]"
