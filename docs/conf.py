@@ -24,7 +24,7 @@ extensions = [
 nitpicky = True  # a name in backticks that leads nowhere is an error
 nitpick_ignore_regex = [
     # Types in signatures that are described elsewhere, or are names for unions of them.
-    (r"py:class", r"(argparse|collections|jaxtyping|lightning|nn|numpy|os|pathlib|torch)\..*"),
+    (r"py:class", r"(argparse|collections|contextlib|jaxtyping|lightning|nn|numpy|os|pathlib|torch)\..*"),
     (r"py:class", r"ArgumentParser|Bool|Fabric|Figure|Float|Int64|Path|PathLike|Shaped|Tensor|ndarray"),
     (
         r"py:class",

@@ -47,7 +47,7 @@ def per_sample(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
 def process_rank() -> int | None:
     """Number of this process in a distributed training; None where there is none.
 
-    A DataLoader's worker that was spawned, not forked, finds it in the environment where `torchrun` put it.
+    A DataLoader's worker that was spawned, not forked, finds it in the environment where ``torchrun`` put it.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
