@@ -37,6 +37,7 @@ class SampleExport:
         bundle: name of the synthesizer, for the manifest.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from ubf_augment.export import TiffFolder
     >>> synth = HSISynthesizer.from_pretrained("indian-pines")
     >>> with tempfile.TemporaryDirectory() as folder:
