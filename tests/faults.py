@@ -256,9 +256,9 @@ class Trial:
     def __post_init__(self) -> None:
         self.number, self.counts = 0, Counter[str]()
         home = self.home()
-        self.begun = time.monotonic()
+        begun = time.monotonic()
         code, said = self.run(home)
-        self.seconds = time.monotonic() - self.begun
+        self.seconds = time.monotonic() - begun
         assert code == 0, said
         self.expected = contents(home / self.job.out)
         assert self.expected
@@ -344,7 +344,9 @@ class Trial:
                 if code:
                     assert code in (1, 2), said
                     assert re.search(FULL, said), said
-                    assert "Traceback" not in said or not self.job.refuses, said
+                    assert "Traceback" not in said or self.job.name == "benchmark", (
+                        said
+                    )  # a script, for developers
                     self.counts["full disk"] += 1
                 mount("-o", f"remount,size={4 * need + 2**26}", "tmpfs", str(home))
                 self.complete(home, *self.run(home))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faults import JOBS, Job, make_inputs, try_all
+from faults import JOBS, Job, confined, make_inputs, try_all
 
 pytestmark = pytest.mark.slow
 
@@ -20,3 +20,4 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_faults(job: Job, inputs: Path, tmp_path: Path) -> None:
     counts = try_all(job, inputs, tmp_path, kills=3, disks=1)
     assert counts["killed"] == 3
+    assert counts["read-only"] == 1 or confined() is None

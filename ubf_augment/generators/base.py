@@ -17,8 +17,8 @@ from ubf_augment.errors import LabelError, MissingLabelError, ShapeError
 from ubf_augment.files import OnDisk
 from ubf_augment.generators.maps import as_abundances
 from ubf_augment.generators.stored import write_network
+from ubf_augment.precision import full_precision
 from ubf_augment.seeding import Generators, derive_seed
-from ubf_augment.spectra import full_precision
 from ubf_augment.training import History, digest
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ubf_augment.errors import ShapeError
 from ubf_augment.mixing.noise import Noise
-from ubf_augment.spectra import full_precision
+from ubf_augment.precision import full_precision
 
 _LEAST = 1 << 15  # values of an image below which calls image by image cost more than they save
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from ubf_augment.errors import ShapeError
 from ubf_augment.mixing.blending import blend
 from ubf_augment.mixing.residual import ResidualModel
+from ubf_augment.precision import full_precision
 from ubf_augment.seeding import Generators
-from ubf_augment.spectra import Endmembers, full_precision
+from ubf_augment.spectra import Endmembers
 
 
 def mix(a: Float[Tensor, "b p h w"], E: Endmembers | Float[Tensor, "*batch p c"]) -> Float[Tensor, "b c h w"]:

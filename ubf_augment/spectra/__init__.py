@@ -10,7 +10,6 @@ from ubf_augment.spectra.bands import (
     sort_bands,
 )
 from ubf_augment.spectra.endmembers import Endmembers
-from ubf_augment.spectra.precision import full_precision
 from ubf_augment.spectra.response import resample, spectral_response
 from ubf_augment.spectra.sensors import Sensor, list_sensors, sensor
 
@@ -20,7 +19,6 @@ __all__ = [
     "Sensor",
     "Wavelengths",
     "check_wavelengths",
-    "full_precision",
     "list_sensors",
     "red_green_blue",
     "resample",

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ubf_augment.errors import BandCountError, WavelengthError
+from ubf_augment.precision import full_precision
 from ubf_augment.spectra.bands import Wavelengths, check_wavelengths
-from ubf_augment.spectra.precision import full_precision
 
 
 def spectral_response(

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ubf_augment import simplex
-from ubf_augment.spectra import Endmembers, full_precision
+from ubf_augment.precision import full_precision
+from ubf_augment.spectra import Endmembers
 from ubf_augment.unmixing.consensus import Consensus
 from ubf_augment.unmixing.solver import check_image, unit_endmembers
 

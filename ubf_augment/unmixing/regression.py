@@ -13,8 +13,9 @@ from torch.nn.functional import avg_pool2d
 from ubf_augment import simplex
 from ubf_augment.errors import LabelError, ShapeError
 from ubf_augment.mixing import ResidualModel
+from ubf_augment.precision import full_precision
 from ubf_augment.seeding import Generators, randn
-from ubf_augment.spectra import Endmembers, full_precision
+from ubf_augment.spectra import Endmembers
 from ubf_augment.unmixing.least_squares import LeastSquares
 from ubf_augment.unmixing.ridge import Moments, calibrate, cut_windows, folds, spread
 from ubf_augment.unmixing.solver import check_image, fcls

@@ -1,4 +1,4 @@
-"""Spectra and abundances in the precision of their tensors, also where a training runs in mixed precision."""
+"""Computing in the precision of the tensors, also where a training runs in mixed precision."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off for a block that computes on the device of ``x``.
+    """Switch autocast off for a block that computes on the device of ``x``, a tensor of any shape.
 
-    Products in eight or eleven bits would leave the simplex by hundredths and turn spectra by a tenth of a degree.
+    Products in eight or eleven bits make abundances leave the simplex and turn spectra.
 
     >>> x = torch.full((1, 1), 1 / 3)
     >>> with torch.autocast("cpu", torch.bfloat16):
