@@ -2,8 +2,8 @@
 
     python benchmarks/precision.py --preset full
 
-*Storage*: maps from all over the simplex (even, mixed, nearly pure; up to 99 % of a pixel is shade) and maps drawn by the generator
-are kept in a type and read again; then images of them are. The spectral angle is that to single precision.
+*Storage*: maps from all over the simplex (even, mixed, nearly pure; up to 99 % of a pixel is shade) and maps drawn by the
+generator are kept in a type and read again; then images of them are. The spectral angle is that to single precision.
 
 *Evaluations*: maps drawn by ancestral sampling with so many evaluations, in one batch and one by one.
 """
