@@ -19,9 +19,18 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collectstart() -> None:
+    """Every module of tests is read from the same global random state: its constants are the same in every run."""
+    seed_all()
+
+
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     """Every test starts from the same global random state, whatever ran before it."""
+    seed_all()
+
+
+def seed_all() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries under test use the legacy state
     torch.manual_seed(0)

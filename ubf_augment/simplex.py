@@ -35,7 +35,7 @@ simplex.project
         return
     if not torch.isfinite(a).all():
         raise SimplexError("abundances hold NaN or infinite values: mask nodata pixels before unmixing")
-    if (low := float(a.min())) < -atol:
+    if (low := a.min().item()) < -atol:
         raise SimplexError(
             f"an abundance is negative ({low:.3g} at index {_where(a, a.argmin())}): use simplex.project"
         )
@@ -64,7 +64,7 @@ def closure(a: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
     """
     total = a.sum(dim, keepdim=True)
     if a.numel() and not (
-        float(a.min()) >= 0 and 0 < float(total.min()) <= float(total.max()) < float("inf")
+        a.min().item() >= 0 and 0 < total.min().item() <= total.max().item() < float("inf")
     ):
         raise SimplexError(
             "closure needs finite non-negative parts with a positive sum: use simplex.project instead"
