@@ -102,6 +102,12 @@ ROWS: dict[str, tuple[Plan, ...]] = {
     "oversample-pretrain": tuple(
         Plan(recipe={"imbalance": "oversample", **r}, pretrain="abundances") for r in (*_LR, {"lr": 3e-4})
     ),
+    "oversample-pretrain-vary": tuple(
+        Plan(recipe={"imbalance": "oversample", **r}, pretrain="abundances", ubf=_vary(0.2)) for r in (*_LR, {"lr": 3e-4})
+    ),
+    "oversample-gain": tuple(
+        Plan(recipe={"imbalance": "oversample", **r}, gain=(0.2, 0.2)) for r in (*_LR, {"lr": 3e-4})
+    ),
     "balance": tuple(Plan(ubf={"strategy": "generate", "labels": "balance", "p": p}) for p in _SHARES),
 }  # fmt: skip
 """Row → plans, the first of which is taken where nothing is tuned. ``ubf`` is the automatic default: its first plan is
