@@ -101,6 +101,7 @@ def options(parser: ArgumentParser) -> None:
         "--tuning", type=int, help="inner splits on which a plan is chosen; 0: the first plan"
     )
     parser.add_argument("--download", action="store_true", help="fetch eurosat if it is not there")
+    parser.add_argument("--tag", help="added to the result's name: another table of the same data set")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed")
 
@@ -302,6 +303,7 @@ def main() -> None:
             f"{args.dataset} has no labelled pictures of another source: leave out {' '.join(lost)}"
         )
     name = f"augmentation-{args.dataset}" + "-imbalanced" * (len(set(args.per_class or ())) > 1)
+    name += f"-{args.tag}" if args.tag else ""
     journal = Journal(name, args, settings)
     study = Study(args, settings, protocol, journal)
     count = args.seeds or settings["seeds"] or protocol.splits
