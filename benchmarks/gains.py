@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from common import Result, mean
 from paired import Paired, compare
 from protocols import Protocol
-from rows import AUTOMATIC, BASELINE
+from rows import AUTOMATIC, BASELINE, USUAL
 
 from ubf_augment.plotting.parts import finish
 
@@ -47,6 +48,37 @@ def tables(result: Result, model: str, runs: Runs, protocol: Protocol, classes: 
         for row, found in runs.items()
     ]
     result.table(f"{model}: recall", ["augmentation", *classes], recalls, [0] * len(classes))
+    if len(set(USUAL) & set(runs)) > 1:
+        _imbalance(result, model, runs, protocol, result.settings["per class"])
+
+
+def _imbalance(
+    result: Result, model: str, runs: Runs, protocol: Protocol, per_class: Sequence[int] | None
+) -> None:
+    """Gains in macro recall over the best of the usual remedies, and recall by the number of a class's training images."""
+    best = max((r for r in USUAL if r in runs), key=lambda r: fmean(x["macro_recall"] for x in runs[r]))
+    counts = tuple(per_class or ())
+    sizes = sorted(set(counts), reverse=True)
+    balanced = all(abs(x["accuracy"] - x["macro_recall"]) < 1e-6 for found in runs.values() for x in found)
+
+    def recall(run: dict[str, Any], size: int) -> float:
+        return fmean(v for k, v in enumerate(run["recalls"]) if counts[k % len(counts)] == size)
+
+    lines = []
+    for row, found in runs.items():
+        gain = against(found, runs[best], row, protocol, "macro_recall", baseline=best)
+        scenes = against(found, runs[best], row, protocol, baseline=best)  # the same where tests are balanced
+        plain = None if gain is None else gain.plain
+        bootstrap = scenes.bootstrap if scenes is not None and balanced else None
+        sized = (mean([recall(r, size) for r in found]) for size in sizes)
+        lines.append([row, _cell(gain), interval(plain), interval(bootstrap), *sized])
+    columns = ["augmentation", f"gain in macro recall over {best}", "plain 95 %", "bootstrap 95 %"]
+    result.table(
+        f"{model}: what is done about imbalance",
+        columns + [f"recall of classes with {size}" for size in sizes],
+        lines,
+        [1, 0, 0, *[1] * len(sizes)],
+    )
 
 
 def against(
@@ -56,9 +88,10 @@ def against(
     protocol: Protocol,
     key: str = "accuracy",
     sign: int = 1,
+    baseline: str = BASELINE,
 ) -> Paired | None:
-    """Paired difference to affine, times ``sign``; None for affine itself."""
-    if theirs is None or row == BASELINE:
+    """Paired difference to the baseline, times ``sign``; None for the baseline itself."""
+    if theirs is None or row == baseline:
         return None
     same = protocol.fixed_test and key == "accuracy"
     right = ([r["right"] for r in ours], [r["right"] for r in theirs]) if same else None

@@ -114,6 +114,8 @@ ROWS: dict[str, tuple[Plan, ...]] = {
 ``affine``, all are built on what ``affine`` was tuned to, and another is taken only where its gain is significant."""
 
 BASELINE = "affine"
+USUAL = ("affine", "class-weights", "oversample")
+"""What is done about imbalance without synthesis: what else is done about it is compared with the best of them."""
 LEARNED = ("abundances", "bands")  # of Plan.pretrain, those that need a training of their own
 AUTOMATIC = ("ubf",)
 NEEDS_GENERATOR = ("generate", "edit", "balance")

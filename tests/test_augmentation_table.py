@@ -363,6 +363,63 @@ def run(
     return call
 
 
+def test_what_is_done_about_imbalance_by_hand(table: ModuleType) -> None:
+    """Four classes with 9, 3, 9 and 3 training images: two splits, ten test scenes per class."""
+    gains = sys.modules["gains"]
+
+    class Tables:
+        settings: dict[str, Any] = {"per class": [9, 3]}  # noqa: RUF012
+
+        def __init__(self) -> None:
+            self.made: dict[str, tuple[list[str], list[list[Any]]]] = {}
+
+        def table(self, title: str, columns: list[str], lines: list[list[Any]], digits: list[int]) -> None:
+            assert all(len(line) == len(columns) == len(digits) + 1 for line in lines)
+            self.made[title] = columns, lines
+
+    def of(*recalls: list[int]) -> list[dict[str, Any]]:
+        pack = sys.modules["paired"].pack
+        return [
+            {
+                "accuracy": sum(r) / 4, "macro_recall": sum(r) / 4, "recalls": r, "nll": 1.0, "train_accuracy": 100.0,
+                "synthetic": 0.0, "steps": 1, "seconds": 1.0, "right": pack([i < v // 10 for v in r for i in range(10)]),
+            }
+            for r in recalls
+        ]  # fmt: skip
+
+    runs = {
+        "affine": of([90, 10, 80, 20], [90, 20, 90, 20]),  # 50, 55
+        "class-weights": of([70, 30, 60, 20], [70, 40, 60, 30]),  # 45, 50
+        "oversample": of([80, 40, 70, 30], [80, 40, 70, 30]),  # 55, 55: the best
+        "balance": of([80, 50, 80, 50], [90, 40, 80, 30]),  # 65, 60
+    }
+
+    class Balanced:
+        shared, fixed_test = 2.0, True
+
+    result = Tables()
+    gains.tables(result, "net", runs, Balanced, ("a", "b", "c", "d"))
+    columns, lines = result.made["net: what is done about imbalance"]
+    assert columns[1] == "gain in macro recall over oversample"
+    assert columns[4:] == ["recall of classes with 9", "recall of classes with 3"]
+    found = {line[0]: line[1:] for line in lines}
+    assert found["oversample"][:3] == [None, None, None]
+    assert found["balance"][0]["centre"] == pytest.approx(7.5)  # (10 + 5) / 2
+    assert found["affine"][0]["centre"] == pytest.approx(-2.5)  # (−5 + 0) / 2
+    low, high = stats.t.interval(0.95, 1, 7.5, 2.5)
+    assert found["balance"][1] == f"[{low:+.1f}, {high:+.1f}]"
+    low, high = map(float, found["balance"][2].strip("[]").split(","))  # bootstrap: the tests are balanced
+    assert 0 <= low < 7.5 < high
+    assert [cell["centre"] for cell in found["balance"][3:]] == pytest.approx([82.5, 42.5])
+    assert [cell["centre"] for cell in found["affine"][3:]] == pytest.approx([87.5, 17.5])
+    for row in runs[
+        "balance"
+    ]:  # an unbalanced test side: accuracy is another figure, and so are its intervals
+        row["accuracy"] += 1
+    gains.tables(result, "net", runs, Balanced, ("a", "b", "c", "d"))
+    assert [line[3] for line in result.made["net: what is done about imbalance"][1]] == [None] * 4
+
+
 ROWS = "none affine vary ubf"
 
 
