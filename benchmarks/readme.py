@@ -5,7 +5,7 @@
 
 One column for each data set and network: accuracy of `affine`, and of every other row its gain over affine, split by split,
 with the interval that judges it: over splits and test scenes (bootstrap) where all splits share a test side, else the plain
-one. Where a result of the full preset exists, that of the quick one is left out.
+one. Where a result of the full preset exists, that of the quick one is left out; so are second tables of a data set (--tag).
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ TITLES = {
     "eurosat-few": "EuroSAT",
     "indian-pines": "Indian Pines",
     "aid-few-imbalanced": "AID, 20, 10, 5, 2 scenes per class",
+    "eurosat": "whole EuroSAT",
+    "hsrs-sc": "HSRS-SC",
+    "twin": "simulated twin",
 }
 
 
@@ -35,7 +38,7 @@ def results(folder: Path) -> dict[str, Mapping[str, Any]]:
     for path in sorted(folder.glob("augmentation-*.json")):
         content = json.loads(path.read_text())
         name = content["name"].removeprefix("augmentation-")
-        if name not in found or content["preset"] == "full":
+        if name in TITLES and (name not in found or content["preset"] == "full"):
             found[name] = content
     return found
 
@@ -47,7 +50,7 @@ def columns(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
         for model in dict.fromkeys(run["model"] for run in content["runs"]):
             table = next(t for t in content["tables"] if t["title"] == model)
             count, preset = len(content["seeds"]), "" if content["preset"] == "full" else ", quick"
-            title = f"{TITLES.get(name, name)}, {model}, {count} splits{preset}"
+            title = f"{TITLES[name]}, {model}, {count} splits{preset}"
             rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
             made[title] = {row["augmentation"]: cell(row) for row in rows}
     return made
